@@ -1,0 +1,100 @@
+"""Floor 0: exception classes, and the template of every message: what failed, both sides, how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+
+class MissingRuleError(NotImplementedError):
+    """A primitive on the gradient's path has no VJP rule (JAX raises NotImplementedError there too)."""
+
+
+class DuplicateRuleError(ValueError):
+    """A second rule was registered for a primitive."""
+
+
+class RuleError(TypeError):
+    """A rule gave the wrong number of cotangents, or one of the wrong shape or dtype."""
+
+
+class GradientCutError(jax.errors.ConcretizationTypeError):
+    """A traced value was turned into a Python or NumPy number, which would cut the gradient silently."""
+
+    def __init__(self, message: str):
+        TypeError.__init__(self, message)
+
+
+class ArrayCutError(jax.errors.TracerArrayConversionError):
+    """A traced value was turned into a NumPy array, which would cut the gradient silently."""
+
+    def __init__(self, message: str):
+        TypeError.__init__(self, message)
+
+
+class NonlinearError(ValueError):
+    """A custom rule read a tangent or cotangent in which it must be linear."""
+
+
+def describe(avals: Sequence[Any], active: Sequence[bool]) -> str:
+    """``float32[3,3] (active), int32[]`` for a list of avals."""
+    words = [aval.str_short() + (" (active)" if flag else "") for aval, flag in zip(avals, active, strict=True)]
+    return ", ".join(words) or "none"
+
+
+def missing_rule(primitive: Any, avals: Sequence[Any], active: Sequence[bool], params: dict[str, Any], source: str,
+                 reason: str) -> MissingRuleError:
+    """The error for a primitive that has no rule, or one that says it is unsupported."""
+    shown = ", ".join(f"{key}={_short(value)}" for key, value in params.items()) or "none"
+    return MissingRuleError(
+        f"no VJP rule for the primitive `{primitive}`.\n"
+        f"  operands: {describe(avals, active)}\n"
+        f"  params:   {shown}\n"
+        f"  at:       {source}\n"
+        f"  reason:   {reason}\n"
+        "To fix: make the operand inactive with `jax.lax.stop_gradient`, or register a rule with `funcgrad.extend`."
+    )
+
+
+def wrong_cotangent(rule: str, operand: int, wanted: str, given: str, source: str) -> RuleError:
+    """The error for a cotangent that does not fit its operand."""
+    return RuleError(
+        f"the VJP rule of `{rule}` gave a cotangent that does not fit operand {operand}.\n"
+        f"  given:  {given}\n"
+        f"  wanted: {wanted}\n"
+        f"  at:     {source}\n"
+        "To fix: give back an array of exactly the operand's shape and dtype, or None for no cotangent."
+    )
+
+
+def wrong_count(rule: str, wanted: int, given: int, source: str) -> RuleError:
+    """The error for a rule that gave too many or too few cotangents."""
+    return RuleError(
+        f"the VJP rule of `{rule}` gave {given} cotangents for {wanted} operands (at {source}).\n"
+        "To fix: give back one cotangent for each operand, None where there is none."
+    )
+
+
+def gradient_cut(what: str, source: str, instead: str) -> GradientCutError:
+    """The error for ``float(x)`` and its like."""
+    return GradientCutError(_cut_message(what, source, instead))
+
+
+def array_cut(what: str, source: str, instead: str) -> ArrayCutError:
+    """The error for ``np.asarray(x)`` and its like."""
+    return ArrayCutError(_cut_message(what, source, instead))
+
+
+def _cut_message(what: str, source: str, instead: str) -> str:
+    return (
+        f"{what} of a traced value would cut the gradient silently, at {source}.\n"
+        f"To fix: {instead}; or, if no gradient should flow here, take the value out with "
+        "`funcgrad.stop_gradient_value(x)` or `jax.lax.stop_gradient`."
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value).replace("\n", " ")
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,264 @@
+"""Floor 1: what a VJP rule is, and the table of them.
+
+A rule belongs to one primitive. The call that registers it names the class of the map, and **the signature of its
+functions says what is kept**: a positional parameter whose name begins with an underscore arrives as an aval (shape and
+dtype only), so its value need not survive the forward pass. ``*operands`` reads all the rest, ``*_operands`` none.
+
+    constant(p)                         zero almost everywhere, or no cotangent at all
+    linear(p, *transposes)              transpose_i(ct, *operands, **params) -> ct of operand i
+    pointwise(p, *partials)             partial_i(out, *operands, **params) -> local partial of operand i
+    bilinear(p, *transposes)            as `linear`; linear in each operand apart; dear to recompute
+    closed_form(p, *vjps)               vjp_i(ct, out, *operands, **params) -> ct of operand i
+    joint(p, vjp)                       vjp(active, ct, out, *operands, **params) -> all cotangents at once
+    higher_order(p, forward)            forward(active, *operands, **params) -> outputs, pullback
+    unsupported(p, reason=...)
+
+One function for each operand, ``None`` for an operand that never has a cotangent (an index, a predicate). For a
+primitive with several results `ct` and `out` are tuples, and a `ct` may hold None, the symbolic zero. A function is
+called for active operands only and may give back None: no cotangent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from jax import lax
+from jax.extend.core import Primitive
+
+from funcgrad.errors import DuplicateRuleError
+
+Array = Any
+Aval = Any
+
+
+class MapClass(enum.Enum):
+    """What kind of map a primitive is, as far as its derivative goes."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    POINTWISE = "pointwise"
+    BILINEAR = "bilinear"
+    CLOSED_FORM = "closed form"
+    JOINT = "joint"
+    HIGHER_ORDER = "higher order"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclasses.dataclass(frozen=True)
+class Over:
+    """A local partial ``numerator / denominator`` that is applied as ``(ct * numerator) / denominator``.
+
+    One rounding less than multiplying by a reciprocal. ``Over(y)`` is ``1 / y``.
+    """
+
+    denominator: Array
+    numerator: Array | None = None
+
+    def value(self) -> Array:
+        """The partial itself."""
+        if self.numerator is None:
+            return lax.div(lax.full_like(self.denominator, 1), self.denominator)
+        return lax.div(self.numerator, self.denominator)
+
+    def applied(self, ct: Array) -> Array:
+        """The partial times a cotangent."""
+        return lax.div(ct if self.numerator is None else lax.mul(ct, self.numerator), self.denominator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Which values a rule's function reads: the output's, the operands' by position, and all the rest."""
+
+    out: bool
+    operands: tuple[bool, ...]
+    rest: bool
+
+    def reads_operand(self, index: int) -> bool:
+        """Whether the value of operand `index` is read."""
+        return self.operands[index] if index < len(self.operands) else self.rest
+
+
+_NOTHING = Kept(False, (), False)
+_LEADING = {  # parameters before the operands: how many, and the position of `out` among them
+    MapClass.LINEAR: (1, None),
+    MapClass.BILINEAR: (1, None),
+    MapClass.POINTWISE: (1, 0),
+    MapClass.CLOSED_FORM: (2, 1),
+    MapClass.JOINT: (3, 2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class VJPRule:
+    """One primitive's rule. Immutable; `kept` is read off the signatures once.
+
+    Attributes:
+      primitive: the primitive it belongs to.
+      kind: the class of the map.
+      functions: one for each operand (None: never a cotangent), or a single one for `joint` and `higher_order`.
+      dear: recomputing the primitive costs more than keeping its outputs.
+      reason: why it is unsupported, or a note for the table.
+    """
+
+    primitive: Primitive
+    kind: MapClass
+    functions: tuple[Callable[..., Any] | None, ...] = ()
+    dear: bool = False
+    reason: str = ""
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """The function of a `higher_order` rule."""
+        (function,) = self.functions
+        assert self.kind is MapClass.HIGHER_ORDER and function is not None
+        return function
+
+    def keeps(self, active: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
+        """(is the output's value read, is each operand's value read) when these operands are active."""
+        return _keeps(self, active)
+
+    def partials(self, active: Sequence[bool], out: Array, operands: Sequence[Array], params: dict[str, Any]) -> list:
+        """Local partials of a `pointwise` primitive, None for inactive operands. An entry may be an `Over`."""
+        assert self.kind is MapClass.POINTWISE
+        return [
+            function(out, *operands, **params) if flag and function is not None else None
+            for flag, function in zip(active, self.functions, strict=True)
+        ]
+
+    def cotangents(self, active: Sequence[bool], ct: Any, out: Any, operands: Sequence[Any],
+                   params: dict[str, Any]) -> Sequence[Array | None]:
+        """Cotangents of the operands, None for inactive ones and for symbolic zeros.
+
+        Args:
+          active: one flag for each operand.
+          ct: cotangent of the output; a tuple with None for zeros when the primitive has several results.
+          out: the output, or its aval where `keeps` says that it is not read; a tuple for several results.
+          operands: values, or avals where `keeps` says so.
+          params: the primitive's params.
+        """
+        if self.kind is MapClass.JOINT:
+            (function,) = self.functions
+            assert function is not None
+            return function(tuple(active), ct, out, *operands, **params)
+        if self.kind is MapClass.POINTWISE:
+            return [None if p is None else p.applied(ct) if isinstance(p, Over) else lax.mul(ct, p)
+                    for p in self.partials(active, out, operands, params)]
+        leading = (ct, out) if self.kind is MapClass.CLOSED_FORM else (ct,)
+        return [
+            function(*leading, *operands, **params) if flag and function is not None else None
+            for flag, function in zip(active, self.functions, strict=True)
+        ]
+
+
+# Rules are frozen and few, activity masks are short: the cache stays small.
+@cache
+def _keeps(rule: VJPRule, active: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
+    if rule.kind is MapClass.JOINT:
+        used = rule.kept
+    else:
+        used = tuple(kept for kept, flag in zip(rule.kept, active, strict=True) if flag)
+    operands = tuple(any(kept.reads_operand(i) for kept in used) for i in range(len(active)))
+    return any(kept.out for kept in used), operands
+
+
+def _kept(function: Callable[..., Any] | None, kind: MapClass) -> Kept:
+    """What one function reads, from the names in its signature."""
+    if function is None:
+        return _NOTHING
+    leading, out_position = _LEADING[kind]
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+    if len(positional) < leading:
+        raise TypeError(f"a {kind.value} rule takes at least {leading} positional parameters; {function} has "
+                        f"{len(positional)}")
+    return Kept(
+        out=out_position is not None and not positional[out_position].name.startswith("_"),
+        operands=tuple(not p.name.startswith("_") for p in positional[leading:]),
+        rest=rest is not None and not rest.name.startswith("_"),
+    )
+
+
+# ---- the registry: the only mutable global state of funcgrad ----
+
+_RULES: dict[Primitive, VJPRule] = {}
+
+
+def register(rule: VJPRule) -> VJPRule:
+    """Put a rule into the table. Raises DuplicateRuleError when its primitive has one already."""
+    if rule.primitive in _RULES:
+        raise DuplicateRuleError(
+            f"the primitive `{rule.primitive}` has a rule already ({_RULES[rule.primitive].kind.value}).\n"
+            "To fix: remove one of the two registrations."
+        )
+    _RULES[rule.primitive] = rule
+    return rule
+
+
+def lookup(primitive: Primitive) -> VJPRule | None:
+    """The rule of a primitive, or None."""
+    return _RULES.get(primitive)
+
+
+def rules() -> dict[Primitive, VJPRule]:
+    """A copy of the table."""
+    return dict(_RULES)
+
+
+def _register(primitive: Primitive, kind: MapClass, functions: tuple, dear: bool) -> VJPRule:
+    kept = tuple(_kept(function, kind) for function in functions)
+    return register(VJPRule(primitive, kind, functions, dear=dear, kept=kept))
+
+
+def constant(*primitives: Primitive) -> None:
+    """Register primitives whose derivative is zero almost everywhere, or that have no cotangent at all."""
+    for primitive in primitives:
+        register(VJPRule(primitive, MapClass.CONSTANT))
+
+
+def linear(primitive: Primitive, *transposes: Callable | None, dear: bool = False) -> VJPRule:
+    """Register a linear map by its transposes, ``(ct, *operands, **params) -> ct of operand i``."""
+    return _register(primitive, MapClass.LINEAR, transposes, dear)
+
+
+def pointwise(primitive: Primitive, *partials: Callable | None) -> VJPRule:
+    """Register an elementwise map by its local partials, ``(out, *operands, **params) -> partial`` or `Over`."""
+    return _register(primitive, MapClass.POINTWISE, partials, False)
+
+
+def bilinear(primitive: Primitive, *transposes: Callable | None) -> VJPRule:
+    """Register a contraction: linear in each operand apart, ``(ct, *operands, **params) -> ct of operand i``."""
+    return _register(primitive, MapClass.BILINEAR, transposes, True)
+
+
+def closed_form(primitive: Primitive, *vjps: Callable | None, dear: bool = False) -> VJPRule:
+    """Register a general map, ``(ct, out, *operands, **params) -> ct of operand i``."""
+    return _register(primitive, MapClass.CLOSED_FORM, vjps, dear)
+
+
+def joint(primitive: Primitive, vjp: Callable, dear: bool = False) -> VJPRule:
+    """Register a map whose cotangents share work or whose operands vary in number.
+
+    ``vjp(active, ct, out, *operands, **params)`` gives one cotangent (or None) for each operand.
+    """
+    return _register(primitive, MapClass.JOINT, (vjp,), dear)
+
+
+def higher_order(primitive: Primitive, forward: Callable, dear: bool = False) -> VJPRule:
+    """Register a primitive that runs programs: ``forward(active, *operands, **params) -> outputs, pullback``.
+
+    `pullback` is a callable pytree; ``pullback(cts)`` takes a tuple with None for zeros and gives one cotangent (or
+    None) for each operand. Its leaves are the residuals.
+    """
+    return register(VJPRule(primitive, MapClass.HIGHER_ORDER, (forward,), dear=dear))
+
+
+def unsupported(primitive: Primitive, *, reason: str) -> VJPRule:
+    """Register the true reason why a primitive has no derivative here."""
+    return register(VJPRule(primitive, MapClass.UNSUPPORTED, reason=reason))

@@ -9,10 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax._src import ad_util as _ad_util
+from jax._src import callback as _callback
+from jax._src import checkify as _checkify
 from jax._src import config as _config
 from jax._src import core as _core
+from jax._src import custom_derivatives as _custom_derivatives
+from jax._src import custom_partitioning as _custom_partitioning
+from jax._src import debugging as _debugging
 from jax._src import dtypes as _dtypes
+from jax._src import ffi as _ffi
+from jax._src import hijax as _hijax
 from jax._src import linear_util as _lu
+from jax._src import random as _random
 from jax._src import source_info_util as _source
 
 # Symbolic zeros that `custom_vjp` and `custom_jvp` hand to the user's own rules; the user sees `jax.custom_derivatives.
@@ -20,17 +29,89 @@ from jax._src import source_info_util as _source
 from jax._src.ad_util import SymbolicZero as SymbolicZero
 from jax._src.ad_util import Zero as Zero
 from jax._src.ad_util import replace_rule_output_symbolic_zeros as replace_rule_output_symbolic_zeros
+from jax._src.ad_util import zeros_like_aval as _zeros_like_aval
+from jax._src.cudnn import fused_attention_stablehlo as _attention
+from jax._src.cudnn import fusion as _fusion
+from jax._src.cudnn import scaled_matmul_stablehlo as _scaled_matmul
+from jax._src.export import _export
+from jax._src.export import shape_poly as _shape_poly
 
 # `jnp` turns host constants into this ndarray with a weak type; the one public constructor is `jnp` itself, which would
 # put the constant on the device.
 from jax._src.interpreters import partial_eval as _pe
+from jax._src.lax import control_flow as _control_flow
+from jax._src.lax import lax as _lax
+
+# Primitives that are in none of the public lists, though the functions that bind them are public.
+from jax._src.lax.lax import ragged_dot_general_p as ragged_dot_general_p
+from jax._src.lax.scaled_dot import scaled_dot_p as scaled_dot_p
 from jax._src.literals import TypedNdArray as TypedNdArray
+from jax._src.random import philox2x32 as _philox2x32
+from jax._src.random import philox4x32 as _philox4x32
+from jax._src.random import prng as _prng
+from jax._src.random import threefry4x32 as _threefry4x32
 
 # The "no sharding given" value of the `jit` primitive's params, needed to give its boundary more outputs.
 from jax._src.sharding_impls import UNSPECIFIED as UNSPECIFIED
+from jax._src.state import primitives as _state
+from jax.experimental.sparse import _lowerings as _sparse
 
 Aval = Any
 Value = Any
+
+# Primitives without a public name, which `rules.inert` classifies: a rule is bound to the object itself.
+
+#: What `jax.random` does with keys besides the public ones, and generators of bits.
+KEYS_AND_BITS = (
+    _random.random_clone_p, _prng.random_wrap_p, _prng.random_unwrap_p, _prng.iota_2x32_shape_p,
+    _threefry4x32.threefry4x32_p, _philox2x32.philox2x32_p, _philox4x32.philox4x32_p,
+)
+
+#: Values that depend on nothing, shapes and platforms as values.
+VALUES_OUT_OF_NOTHING = (
+    _lax.empty_p, _ad_util.zeros_like_p, _control_flow.platform_index_p, _shape_poly.dim_as_value_p,
+    _shape_poly.dimension_size_p,
+)
+
+#: `jax.debug` and `jax.experimental.checkify`.
+EFFECTS = (
+    _debugging.debug_callback_p, _debugging.debug_print_p, _debugging.inspect_sharding_p, _checkify.check_p,
+    _shape_poly.shape_assertion_p,
+)
+
+#: ``tie(x, y) = y``, ordered after `x`.
+tie_p = _lax.tie_p
+
+#: `jax.pure_callback` and `jax.experimental.io_callback`.
+HOST_CALLBACKS = (_callback.pure_callback_p, _callback.io_callback_p)
+
+#: `jax.ffi`, `jax.experimental.custom_partitioning` and fusions that cuDNN runs.
+FOREIGN_CODE = (_ffi.ffi_call_p, _custom_partitioning.custom_partitioning_p, _fusion.cudnn_fusion_p)
+
+#: Halves of GPU kernels that public functions wrap in a `custom_vjp`.
+GPU_KERNELS = (
+    _attention._dot_product_attention_fwd_p, _attention._dot_product_attention_fwd_p_wrapper,
+    _attention._dot_product_attention_bwd_p, _attention._dot_product_attention_bwd_p_wrapper,
+    _attention._dot_product_attention_fp8_fwd_p, _attention._dot_product_attention_fp8_fwd_p_wrapper,
+    _attention._dot_product_attention_fp8_bwd_p, _attention._dot_product_attention_fp8_bwd_p_wrapper,
+    _scaled_matmul._scaled_matmul_p, _scaled_matmul._scaled_matmul_p_wrapper,
+)
+
+#: Mutable containers with no public constructor.
+BOXES_AND_LOGS = (
+    _hijax.new_box_p, _hijax.box_get_p, _hijax.box_set_p,
+    _hijax.new_log_p, _hijax.log_extend_p, _hijax.log_read_p,
+)
+
+#: What only the inside of a Pallas kernel binds.
+PALLAS_REFERENCES = (_state.pin_p, _state.unpin_p, _state.create_linear_p, _state.broadcast_to_p)
+
+#: What the sparse formats' lowerings bind.
+SPARSE_KERNELS = (_sparse.coo_spmv_p, _sparse.coo_spmm_p, _sparse.csr_spmv_p, _sparse.csr_spmm_p)
+
+#: A program read back by `jax.export`; and what raises an error when it runs.
+call_exported_p = _export.call_exported_p
+unreachable_p = _custom_derivatives.unreachable_p
 
 #: The bottom trace, which executes at once. Kernels ask whether values are concrete there.
 eval_trace = _core.eval_trace
@@ -125,6 +206,11 @@ def abstract_eval(primitive: Any, avals: Sequence[Aval], params: dict[str, Any])
     return list(out) if primitive.multiple_results else [out]
 
 
+def zeros_like_aval(aval: Aval) -> Value:
+    """Zeros of an aval, with its weak type, sharding and varying mesh axes; public `full` takes only some of them."""
+    return _zeros_like_aval(aval)
+
+
 def fold_constant(value: Value, dtype: Any, weak_type: bool) -> Value | None:
     """Convert a host scalar on the host, as JAX's own staging does; None when it is no host scalar."""
     if isinstance(value, _core.Tracer) or np.ndim(value) != 0:
@@ -134,9 +220,3 @@ def fold_constant(value: Value, dtype: Any, weak_type: bool) -> Value | None:
     converted = np.asarray(value).astype(dtype)
     return TypedNdArray(converted, _core.ShapedArray((), converted.dtype, weak_type=weak_type))
 
-
-def to_concrete_error(message: str) -> TypeError:
-    """A ``jax.errors.ConcretizationTypeError`` with our words; its constructor wants a tracer and adds JAX's."""
-    error = _core.ConcretizationTypeError.__new__(_core.ConcretizationTypeError)
-    TypeError.__init__(error, message)
-    return error

@@ -77,6 +77,14 @@ def wrong_count(rule: str, wanted: int, given: int, source: str) -> RuleError:
     )
 
 
+def nonlinear(primitive: str, function: str, source: str) -> NonlinearError:
+    """The error for a custom rule that multiplies tangents, clips cotangents, …"""
+    return NonlinearError(
+        f"`{function}` must be linear in its tangents (or cotangents), but `{primitive}` at {source} is not.\n"
+        "To fix: write the rule so that it is linear in them, or use reverse mode only."
+    )
+
+
 def gradient_cut(what: str, source: str, instead: str) -> GradientCutError:
     """The error for ``float(x)`` and its like."""
     return GradientCutError(_cut_message(what, source, instead))

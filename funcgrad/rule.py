@@ -60,7 +60,7 @@ class Over:
     numerator: Array | None = None
 
     def value(self) -> Array:
-        """The partial itself."""
+        """The local partial itself."""
         if self.numerator is None:
             return lax.div(lax.full_like(self.denominator, 1), self.denominator)
         return lax.div(self.numerator, self.denominator)
@@ -68,6 +68,11 @@ class Over:
     def applied(self, ct: Array) -> Array:
         """The partial times a cotangent."""
         return lax.div(ct if self.numerator is None else lax.mul(ct, self.numerator), self.denominator)
+
+
+def unbroadcast(ct: Array, operand: Array) -> Array:
+    """A cotangent summed to its operand's shape: binary primitives take a scalar beside an array."""
+    return ct if ct.shape == operand.shape else lax.reduce_sum(ct, tuple(range(ct.ndim)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,13 +152,18 @@ class VJPRule:
             assert function is not None
             return function(tuple(active), ct, out, *operands, **params)
         if self.kind is MapClass.POINTWISE:
-            return [None if p is None else p.applied(ct) if isinstance(p, Over) else lax.mul(ct, p)
-                    for p in self.partials(active, out, operands, params)]
+            partials = self.partials(active, out, operands, params)
+            return [None if partial is None else unbroadcast(_times(ct, partial), operand)
+                    for partial, operand in zip(partials, operands, strict=True)]
         leading = (ct, out) if self.kind is MapClass.CLOSED_FORM else (ct,)
         return [
             function(*leading, *operands, **params) if flag and function is not None else None
             for flag, function in zip(active, self.functions, strict=True)
         ]
+
+
+def _times(ct: Array, partial: Array | Over) -> Array:
+    return partial.applied(ct) if isinstance(partial, Over) else lax.mul(ct, partial)
 
 
 # Rules are frozen and few, activity masks are short: the cache stays small.

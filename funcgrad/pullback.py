@@ -1,0 +1,221 @@
+"""Floor 4: the pullback as a pytree, and the backward sweep.
+
+A pullback is data: its static part is a graph and a plan, its leaves are the residual arrays. So it crosses `jit`,
+`scan`, `vmap` and every other boundary by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import primitives as p
+
+from funcgrad import _compat, errors
+from funcgrad.graph import Graph, Literal, Node, carries_gradient
+from funcgrad.planning import Plan
+from funcgrad.rule import MapClass, VJPRule, lookup
+from funcgrad.trees import structure_difference
+
+Array = Any
+Read = Callable[[int], Array]
+
+
+def zeros_like_aval(aval: Any) -> Array:
+    """Zeros of an aval's cotangent type; float0 for integers, booleans and keys."""
+    if not carries_gradient(aval):
+        return np.zeros(getattr(aval, "shape", ()), _compat.float0)
+    return _compat.zeros_like_aval(aval.to_ct_aval())
+
+
+def materialize(ct: Array | None, aval: Any) -> Array:
+    """A cotangent as the user sees it: zeros for None, and of the primal's weak type."""
+    if ct is None:
+        return zeros_like_aval(aval)
+    if _compat.is_weakly_typed(ct) == aval.weak_type:
+        return ct
+    return p.convert_element_type_p.bind(ct, new_dtype=ct.dtype, weak_type=aval.weak_type, sharding=None)
+
+
+def add_cotangents(first: Array | None, second: Array | None) -> Array | None:
+    """The sum of two contributions, None being zero."""
+    if first is None or second is None:
+        return second if first is None else first
+    return p.add_p.bind(first, second)
+
+
+# ---- one node forward, one node backward ----
+
+
+def run_node(node: Node, read: Read) -> list[Array]:
+    """Run a recorded operation again; its outputs, then its hidden residuals."""
+    operands = [read(v) if isinstance(v, int) else v.value for v in node.operands]
+    if node.pullback is None:
+        result = node.primitive.bind(*operands, **node.primitive.get_bind_params(node.params))
+        return list(result) if node.primitive.multiple_results else [result]
+    rule = lookup(node.primitive)
+    assert rule is not None
+    outputs, pullback = rule.forward(node.active, *operands, **node.params)
+    leaves = jax.tree.leaves(pullback)
+    hidden = dict(zip(node.pullback.leaves, leaves, strict=True))
+    return [*outputs, *(hidden[v] for v in node.hidden)]
+
+
+def node_cotangents(node: Node, avals: Sequence[Any], read: Read,
+                    cts: Sequence[Array | None]) -> Sequence[Array | None]:
+    """The backward step of one node: cotangents of its operands from those of its outputs."""
+    if node.pullback is not None:
+        leaves = [read(v) if isinstance(v, int) else v.value for v in node.pullback.leaves]
+        return jax.tree.unflatten(node.pullback.tree, leaves)(tuple(cts))
+    rule = lookup(node.primitive)
+    if rule is None or rule.kind in (MapClass.CONSTANT, MapClass.UNSUPPORTED):
+        return [None] * len(node.operands)
+    return _apply_rule(rule, node, avals, read, cts)
+
+
+def _apply_rule(rule: VJPRule, node: Node, avals: Sequence[Any], read: Read,
+                cts: Sequence[Array | None]) -> Sequence[Array | None]:
+    reads_out, reads_operands = rule.keeps(node.active)
+    operands = [
+        (v.value if kept else v.aval) if isinstance(v, Literal) else (read(v) if kept else avals[v])
+        for v, kept in zip(node.operands, reads_operands, strict=True)
+    ]
+    outs = tuple(read(v) if reads_out else avals[v] for v in node.outputs)
+    several = node.primitive.multiple_results
+    return rule.cotangents(node.active, tuple(cts) if several else cts[0], outs if several else outs[0], operands,
+                           node.params)
+
+
+def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array | None]:
+    """The backward sweep: cotangents of a graph's inputs from those of its outputs. None is zero on both sides.
+
+    Walks the nodes in reverse, asks the rule table, and sums where paths meet.
+
+    Raises:
+      RuleError: when a rule gives cotangents that do not fit.
+    """
+    pending: dict[int, Array] = {}
+    _accumulate(pending, graph.outputs, cts)
+    for node in reversed(graph.nodes):
+        node_cts = [pending.pop(v, None) for v in node.outputs]
+        if not any(node.active) or all(ct is None for ct in node_cts):
+            continue
+        contributions = node_cotangents(node, graph.avals, read, node_cts)
+        _check(node, graph, contributions)
+        _accumulate(pending, node.operands, contributions, node.active)
+    return [pending.get(v) if flag else None for v, flag in zip(graph.inputs, graph.active, strict=True)]
+
+
+def _accumulate(pending: dict[int, Array], values: Iterable[Any], cts: Iterable[Array | None],
+                active: Sequence[bool] | None = None) -> None:
+    for position, (value, ct) in enumerate(zip(values, cts, strict=True)):
+        if ct is not None and isinstance(value, int) and (active is None or active[position]):
+            pending[value] = add_cotangents(pending.get(value), ct)
+
+
+def _check(node: Node, graph: Graph, cts: Sequence[Array | None]) -> None:
+    """Raise RuleError unless each cotangent fits its operand."""
+    name = str(node.primitive)
+    if len(cts) != len(node.operands):
+        raise errors.wrong_count(name, len(node.operands), len(cts), node.line)
+    for position, (operand, ct, flag) in enumerate(zip(node.operands, cts, node.active, strict=True)):
+        if ct is None or not flag or not isinstance(operand, int):
+            continue
+        wanted, given = graph.avals[operand], _compat.typeof(ct)
+        if given.shape != wanted.shape or given.dtype != wanted.dtype:
+            raise errors.wrong_cotangent(name, position, wanted.str_short(), given.str_short(), node.line)
+
+
+# ---- pullbacks ----
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FlatPullback:
+    """A graph's pullback on flat lists: ``pullback(cts) -> cotangents of the inputs``, None being zero on both sides.
+
+    Attributes:
+      graph: the recorded program (static).
+      plan: what is kept and what is computed again (static).
+      residuals: arrays, one for each of ``plan.saved``.
+    """
+
+    graph: Graph = dataclasses.field(metadata={"static": True})
+    plan: Plan = dataclasses.field(metadata={"static": True})
+    residuals: tuple[Array, ...]
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        values = dict(zip(self.plan.saved, self.residuals, strict=True))
+        recompute(self.graph, self.plan.recomputed, values)
+        return sweep(self.graph, values.__getitem__, cts)
+
+
+def recompute(graph: Graph, indices: Iterable[int], values: dict[int, Array]) -> None:
+    """Run nodes again, in order, and add their outputs to `values`."""
+    for index in indices:
+        node = graph.nodes[index]
+        results = run_node(node, values.__getitem__)
+        for number, result in zip((*node.outputs, *node.hidden), results, strict=True):
+            values.setdefault(number, result)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pullback:
+    """What ``vjp`` gives back: cotangents of the inputs from a cotangent of the output.
+
+    A pytree: the leaves are the residual arrays, the static part compares and hashes by structure, so a jitted consumer
+    of pullbacks compiles once.
+    """
+
+    flat: FlatPullback
+    in_tree: Any = dataclasses.field(metadata={"static": True})
+    out_tree: Any = dataclasses.field(metadata={"static": True})
+    in_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
+    out_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, ct: Any, *more: Any) -> Any:
+        """Apply the transposed Jacobian.
+
+        Args:
+          ct: cotangent of the output, of its tree structure, shapes and dtypes (float0 for integer outputs).
+
+        Returns:
+          A tuple with one cotangent for each argument of the traced function; float0 zeros for integer leaves.
+
+        Raises:
+          TypeError: for more than one argument.
+          ValueError: for another tree structure, shape or dtype than the output's.
+        """
+        if more:
+            raise TypeError(
+                f"the pullback of `{self.flat.graph.name}` takes one cotangent of the one value that the function "
+                f"returned, got {1 + len(more)} arguments.\nTo fix: pass a tuple if the function returned a tuple."
+            )
+        leaves = self._checked(ct)
+        cts = self.flat([leaf if carries_gradient(aval) else None
+                         for leaf, aval in zip(leaves, self.out_avals, strict=True)])
+        full = [materialize(ct, aval) for ct, aval in zip(cts, self.in_avals, strict=True)]
+        return jax.tree.unflatten(self.in_tree, full)
+
+    def _checked(self, ct: Any) -> list[Array]:
+        leaves, tree = jax.tree.flatten(ct)
+        name = self.flat.graph.name
+        if tree != self.out_tree:
+            raise ValueError(
+                f"unexpected tree structure of the cotangent given to the pullback of `{name}`:\n"
+                f"{structure_difference(self.out_tree, tree)}\nTo fix: give it the structure of the output."
+            )
+        leaves = [_compat.canonicalize(leaf) for leaf in leaves]
+        for leaf, aval in zip(leaves, self.out_avals, strict=True):
+            wanted, given = aval.to_ct_aval(), _compat.typeof(leaf)
+            if not _compat.typecompat(wanted, given):
+                raise ValueError(
+                    f"unexpected type of the cotangent given to the pullback of `{name}`.\n"
+                    f"  given:  {given.str_short()}\n  wanted: {wanted.str_short()}, because the output is "
+                    f"{aval.str_short()}\nTo fix: convert the cotangent to the output's shape and dtype."
+                )
+        return leaves

@@ -1,0 +1,260 @@
+"""Calls: `jit`, `remat`, `custom_jvp`, `custom_vjp` and the primitives that only hold a program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import primitives as p
+
+from funcgrad import _compat
+from funcgrad.graph import Graph, Params
+from funcgrad.planning import Plan
+from funcgrad.pullback import FlatPullback, zeros_like_aval
+from funcgrad.rule import higher_order
+from funcgrad.rules.staging import BodyKind, assemble, spread, stage_backward, stage_forward
+from funcgrad.trace import UNKNOWN, evaluate
+from funcgrad.vjp import record_linear
+
+Array = Any
+static = partial(dataclasses.field, metadata={"static": True})
+
+
+# ---- jit: stays a compiled unit, forward and backward ----
+
+
+def jit_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, **params: Any) -> tuple[list[Array], Any]:
+    """Run the jitted body's forward program; the residuals it adds are outputs of the compiled unit."""
+    kind = BodyKind((True,) * len(operands), (True,) * len(jaxpr.out_avals))
+    staged = stage_forward(jaxpr, active, kind)
+    count, more = len(jaxpr.out_avals), staged.hidden_count
+    # `params` goes on to `jit` itself: its shardings and layouts grow by the hidden outputs.
+    grown = dict(params, out_shardings=params["out_shardings"] + (_compat.UNSPECIFIED,) * more,
+                 out_layouts=params["out_layouts"] + (None,) * more,
+                 donated_invars=(False,) * len(operands))  # residuals may be operands
+    results = p.jit_p.bind(*operands, jaxpr=staged.jaxpr, **grown)
+    residuals = assemble(staged, operands, results)
+    return list(results[:count]), JitPullback(staged.graph, staged.plan, Params(params), residuals)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class JitPullback:
+    """Pullback of a jitted function: the backward program is a compiled unit too, of the same mesh and options."""
+
+    graph: Graph = static()
+    plan: Plan = static()
+    params: Params = static()
+    residuals: tuple[Array, ...] = ()
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        given = tuple(i for i, ct in enumerate(cts) if ct is not None)
+        args = (*self.residuals, *(cts[i] for i in given))
+        name = f"pullback({self.params['name']})"
+        staged = stage_backward(pull_body, (self.graph, self.plan, given), list(map(_compat.typeof, args)), name)
+        if not staged.reached:
+            return [None] * len(self.graph.inputs)
+        results = p.jit_p.bind(*args, jaxpr=staged.jaxpr, **self._params(name, given, staged.reached))
+        return spread(results, staged.reached, len(self.graph.inputs))
+
+    def _params(self, name: str, given: Sequence[int], reached: Sequence[int]) -> dict[str, Any]:
+        kept = len(self.residuals)
+        unspecified, no_layout = (_compat.UNSPECIFIED,) * kept, (None,) * kept
+        return dict(
+            self.params, name=name, donated_invars=(False,) * (kept + len(given)),
+            in_shardings=unspecified + tuple(self.params["out_shardings"][i] for i in given),
+            out_shardings=tuple(self.params["in_shardings"][i] for i in reached),
+            in_layouts=no_layout + tuple(self.params["out_layouts"][i] for i in given),
+            out_layouts=tuple(self.params["in_layouts"][i] for i in reached))
+
+
+def pull_body(spec: tuple[Graph, Plan, tuple[int, ...]], *args: Array) -> list[Array | None]:
+    """Backward sweep of a staged body: ``args`` are its residuals, then the cotangents of the outputs `given`."""
+    graph, plan, given = spec
+    kept = len(plan.saved)
+    return FlatPullback(graph, plan, args[:kept])(spread(args[kept:], given, len(graph.outputs)))
+
+
+# ---- remat: keeps the inputs and what the user's policy names; runs again when pulled ----
+
+
+def remat_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, prevent_cse: Any, differentiated: bool,
+                  policy: Any) -> tuple[list[Array], Any]:
+    """Run the body as it is; the pullback runs it again from its operands."""
+    del differentiated  # how JAX marks its own backward copies
+    closed = _compat.closed(jaxpr)
+    kind = BodyKind((True,) * len(operands), (False,) * len(jaxpr.outvars), inline=True,
+                    policy=policy if policy is not None else nothing_saveable)
+    staged = stage_forward(closed, active, kind)
+    results = evaluate(staged.jaxpr, operands)
+    residuals = assemble(staged, operands, results)
+    fenced = any(prevent_cse) if isinstance(prevent_cse, tuple) else bool(prevent_cse)
+    return list(results[: len(jaxpr.outvars)]), RematPullback(staged.graph, staged.plan, fenced, residuals)
+
+
+def nothing_saveable(primitive: Any, *avals: Any, **params: Any) -> bool:
+    """The policy of a plain `checkpoint`: keep the inputs only."""
+    return False
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RematPullback:
+    """Pullback of a `checkpoint`; a fence keeps XLA from merging the second run with the first."""
+
+    graph: Graph = static()
+    plan: Plan = static()
+    fenced: bool = static()
+    residuals: tuple[Array, ...] = ()
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        residuals = self.residuals
+        if self.fenced and residuals:
+            residuals = tuple(lax.optimization_barrier(residuals))
+        return FlatPullback(self.graph, self.plan, residuals)(cts)
+
+
+# ---- custom_jvp: the user's rule is linear in the tangents; its transpose is our vjp of it ----
+
+
+def custom_jvp_forward(active: tuple[bool, ...], *operands: Array, symbolic_zeros: bool,
+                       **params: Any) -> tuple[list[Array], Any]:
+    """Run the user's jvp with unknown tangents; the graph of the tangents is linear, and pulled back as such."""
+    if "subfuns" not in params:  # staged: the programs become functions again
+        params = p.custom_jvp_call_p.get_bind_params(params)
+    fun, jvp = params["subfuns"]
+    avals = list(map(_compat.typeof, operands))
+
+    def tangent_map(*tangents: Array) -> tuple[dict[int, Array], list[Array]]:
+        remaining = iter(tangents)
+        full = [next(remaining) if flag else zero_tangent(aval, symbolic_zeros)
+                for flag, aval in zip(active, avals, strict=True)]
+        results = jvp.call_wrapped(*operands, *full)
+        count = len(results) // 2
+        return {i: t for i, t in enumerate(results[count:]) if not is_zero(t)}, list(results[:count])
+
+    moving = [aval.to_tangent_aval() for aval, flag in zip(avals, active, strict=True) if flag]
+    linear = record_linear(tangent_map, moving, jvp.debug_info.func_name, has_aux=True)
+    outputs = linear.aux
+    if any(v is UNKNOWN for v in outputs):
+        outputs = fun.call_wrapped(*operands)  # the rule mixed primal and tangent in one program: run the primal apart
+    indices = tuple(jax.tree.unflatten(linear.out_tree, range(linear.out_tree.num_leaves)))
+    return list(outputs), CustomJVPPullback(active, indices, linear.pullback("everything"))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CustomJVPPullback:
+    """Pullback of the tangent map of a `custom_jvp` function."""
+
+    active: tuple[bool, ...] = static()
+    indices: tuple[int, ...] = static()
+    tangents: FlatPullback = dataclasses.field()
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        results = iter(self.tangents([cts[i] for i in self.indices]))
+        return [next(results) if flag else None for flag in self.active]
+
+
+def zero_tangent(aval: Any, symbolic: bool) -> Any:
+    """The zero that a user's rule is given for an operand that does not move."""
+    return _compat.SymbolicZero(aval.to_tangent_aval()) if symbolic else zeros_like_aval(aval)
+
+
+def is_zero(value: Any) -> bool:
+    """True for the symbolic zeros that a user's rule may give back."""
+    return isinstance(value, _compat.SymbolicZero | _compat.Zero) or (
+        getattr(value, "dtype", None) == _compat.float0)
+
+
+# ---- custom_vjp: the user's forward and backward ----
+
+
+def custom_vjp_forward(active: tuple[bool, ...], *operands: Array, out_trees: Callable, symbolic_zeros: bool,
+                       **params: Any) -> tuple[list[Array], Any]:
+    """Run the user's forward rule; what it keeps are the leaves of the pullback."""
+    offset = params.get("num_consts", 0)
+    if "subfuns" not in params:
+        params = p.custom_vjp_call_p.get_bind_params(dict(params, out_trees=out_trees, symbolic_zeros=symbolic_zeros))
+    _, fwd, bwd = params["subfuns"]
+    results = fwd.call_wrapped(*(entry for pair in zip(operands, active, strict=True) for entry in pair))
+    _, res_tree, forwarded = out_trees()
+    own = iter(results)
+    kept = [next(own) if index is None else operands[index + offset] for index in forwarded]
+    outputs = list(own)
+    pullback = CustomVJPPullback(
+        BackwardRule.of(bwd, out_trees), symbolic_zeros, active, tuple(map(_compat.typeof, outputs)), tuple(kept))
+    return outputs, pullback
+
+
+@dataclasses.dataclass(frozen=True)
+class BackwardRule:
+    """A user's backward function; equal to another when function, trees and static arguments are."""
+
+    function: Any = dataclasses.field(compare=False)
+    key: Hashable
+
+    @staticmethod
+    def of(bwd: Any, out_trees: Callable) -> BackwardRule:
+        """`out_trees` is a fresh thunk in each call; what it holds is compared instead."""
+        steps = tuple((step, tuple(out_trees() if arg is out_trees else arg for arg in args))
+                      for step, args in bwd.transforms)
+        key = (bwd.f, _frozen(steps), bwd.params)
+        try:
+            hash(key)
+        except TypeError:  # a static argument that does not hash: this very rule only
+            key = (id(bwd),)
+        return BackwardRule(bwd, key)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, so that a key hashes."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CustomVJPPullback:
+    """The user's own pullback."""
+
+    backward: BackwardRule = static()
+    symbolic_zeros: bool = static()
+    active: tuple[bool, ...] = static()
+    out_avals: tuple[Any, ...] = static()
+    residuals: tuple[Array, ...] = ()
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        given = [zero_tangent(aval, self.symbolic_zeros) if ct is None else ct
+                 for ct, aval in zip(cts, self.out_avals, strict=True)]
+        results = self.backward.function.call_wrapped(*self.residuals, *given)
+        return [None if is_zero(ct) or not flag else ct for ct, flag in zip(results, self.active, strict=True)]
+
+
+# ---- programs that are only held: the pullback is the body's ----
+
+
+def held_program_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any) -> tuple[list[Array], Any]:
+    """Run a program inline; what its plan keeps are leaves of the pullback."""
+    kind = BodyKind((True,) * len(operands), (True,) * len(jaxpr.out_avals))
+    staged = stage_forward(jaxpr, active, kind)
+    results = evaluate(staged.jaxpr, operands)
+    flat = FlatPullback(staged.graph, staged.plan, assemble(staged, operands, results))
+    return list(results[: len(jaxpr.out_avals)]), flat
+
+
+def closed_call_forward(active: tuple[bool, ...], *operands: Array, call_jaxpr: Any,
+                        **params: Any) -> tuple[list[Array], Any]:
+    """`closed_call` and `core_call` that come out of a staged program."""
+    del params  # name and the like: nothing that changes the value
+    return held_program_forward(active, *operands, jaxpr=call_jaxpr)
+
+
+higher_order(p.jit_p, jit_forward)
+higher_order(p.remat_p, remat_forward)
+higher_order(p.custom_jvp_call_p, custom_jvp_forward)
+higher_order(p.custom_vjp_call_p, custom_vjp_forward, dear=True)
+higher_order(p.closed_call_p, closed_call_forward)

@@ -1,0 +1,321 @@
+"""Control flow: `cond`/`switch` and `scan` (with it `map`, `fori_loop` of a static trip count, `associative_scan`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import primitives as p
+
+from funcgrad import _compat
+from funcgrad.graph import Graph
+from funcgrad.planning import Plan
+from funcgrad.pullback import FlatPullback, add_cotangents, recompute, zeros_like_aval
+from funcgrad.rule import higher_order
+from funcgrad.rules.staging import BodyKind, Layout, StagedForward, fixed_point, spread, stage_backward, stage_forward
+
+Array = Any
+static = partial(dataclasses.field, metadata={"static": True})
+
+
+# ---- scan ----
+#
+# forward:   (consts, carry, xs) -> (carry, ys)
+# with residuals:  (consts, carry, xs) -> (carry, ys, hidden)         hidden is stacked by the loop
+# backward:  (consts, invariant; ct_consts, ct_carry; xs, ys, hidden, ct_ys) -> (ct_consts, ct_carry; ct_xs), reversed
+#
+# The consts, the xs and the ys exist anyway and cost nothing; what depends on the consts alone is computed once, before
+# the backward loop.
+
+
+def scan_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, num_consts: int, num_carry: int, length: int,
+                 reverse: bool, unroll: Any) -> tuple[list[Array], Any]:
+    """Run the loop with its residuals stacked."""
+    count = len(jaxpr.out_avals)
+    scanned = len(operands) - num_consts - num_carry
+    kind = BodyKind(
+        free_inputs=(True,) * num_consts + (False,) * num_carry + (True,) * scanned,
+        free_outputs=(False,) * num_carry + (True,) * (count - num_carry),
+        invariant=(True,) * num_consts + (False,) * (num_carry + scanned), inline=True)
+    staged, active = fixed_point(lambda flags: stage_forward(jaxpr, flags, kind), active, num_consts, num_carry)
+    results = p.scan_p.bind(*operands, jaxpr=staged.jaxpr, num_consts=num_consts, num_carry=num_carry, length=length,
+                            reverse=reverse, unroll=unroll)
+    spec = ScanSpec(staged.graph, staged.plan, staged.layout, active, num_consts, num_carry, length, reverse, unroll)
+    consts = {i: operands[i] for i in spec.kept_consts}
+    stacked = {i: operands[index] for i, index in staged.layout.inputs if index >= num_consts}
+    stacked |= {i: results[index] for i, index in staged.layout.outputs}
+    stacked |= dict(zip(staged.layout.hidden, results[count:], strict=True))
+    constants = dict(zip(staged.layout.constants, staged.constants, strict=True))
+    return list(results[:count]), ScanPullback(spec, consts, constants, stacked)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanSpec:
+    """The static part of a loop's pullback."""
+
+    graph: Graph
+    plan: Plan
+    layout: Layout
+    active: tuple[bool, ...]
+    num_consts: int
+    num_carry: int
+    length: int
+    reverse: bool
+    unroll: Any
+
+    @property
+    def invariant_nodes(self) -> tuple[int, ...]:
+        """Indices of the nodes whose outputs are kept and depend on consts alone, with what they need, in order."""
+        wanted = [self.plan.saved[i] for i in self.layout.invariant]
+        nodes: set[int] = set()
+        while wanted:
+            index = self.graph.producers.get(wanted.pop())
+            if index is not None and index not in nodes:
+                nodes.add(index)
+                wanted.extend(v for v in self.graph.nodes[index].operands if isinstance(v, int))
+        return tuple(sorted(nodes))
+
+    @property
+    def kept_consts(self) -> tuple[int, ...]:
+        """Indices of the consts that the backward loop or its invariant values read."""
+        read = {index for _, index in self.layout.inputs if index < self.num_consts}
+        for index in self.invariant_nodes:
+            read |= {v for v in self.graph.nodes[index].operands if isinstance(v, int) and v < self.num_consts}
+        return tuple(sorted(read))
+
+    def indices(self, first: int, count: int) -> tuple[int, ...]:
+        """Active inputs among ``first … first + count``."""
+        return tuple(i for i in range(first, first + count) if self.active[i])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScanPullback:
+    """Pullback of a loop: the reversed loop over the stacked residuals.
+
+    Attributes:
+      spec: the static part.
+      consts: by input index, the consts that are read.
+      constants: by position in ``plan.saved``, constants of the body's program.
+      stacked: by position in ``plan.saved``, one residual for each iteration.
+    """
+
+    spec: ScanSpec = static()
+    consts: dict[int, Array] = dataclasses.field()
+    constants: dict[int, Array] = dataclasses.field()
+    stacked: dict[int, Array] = dataclasses.field()
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        spec, graph = self.spec, self.spec.graph
+        given = tuple(i for i in range(spec.num_carry, len(graph.outputs)) if cts[i] is not None)
+        fixed = self._fixed()
+        consts = spec.indices(0, spec.num_consts)
+        carries = spec.indices(spec.num_consts, spec.num_carry)
+        initial = [zeros_like_aval(graph.avals[i]) for i in consts]
+        for i in carries:
+            ct = cts[i - spec.num_consts]
+            initial.append(zeros_like_aval(graph.avals[i]) if ct is None else ct)
+        # the body's cotangents keep their own avals, whatever weak type the caller's have
+        scanned = [*self.stacked.values(), *(cts[i] for i in given)]
+        avals = [*map(_compat.typeof, fixed.values()), *(graph.avals[i].to_ct_aval() for i in (*consts, *carries)),
+                 *(graph.avals[spec.plan.saved[i]] for i in self.stacked),
+                 *(_operand_aval(graph, graph.outputs[i]).to_ct_aval() for i in given)]
+        body_spec = (spec, tuple(fixed), tuple(self.stacked), consts, carries, given)
+        body = stage_backward(pull_scan_body, body_spec, avals, f"pullback({graph.name})")
+        results = p.scan_p.bind(*fixed.values(), *initial, *scanned, jaxpr=body.jaxpr, num_consts=len(fixed),
+                                num_carry=len(initial), length=spec.length, reverse=not spec.reverse,
+                                unroll=spec.unroll)
+        xs = spec.indices(spec.num_consts + spec.num_carry,
+                          len(graph.inputs) - spec.num_consts - spec.num_carry)
+        return spread(results, (*consts, *carries, *xs), len(graph.inputs))
+
+    def _fixed(self) -> dict[int, Array]:
+        """By position in ``plan.saved``, what is the same in each iteration."""
+        spec = self.spec
+        values = {**self.consts, **{spec.plan.saved[i]: v for i, v in self.constants.items()}}
+        recompute(spec.graph, spec.invariant_nodes, values)
+        positions = [i for i, index in spec.layout.inputs if index < spec.num_consts]
+        positions += [*spec.layout.invariant, *spec.layout.constants]
+        return {i: values[spec.plan.saved[i]] for i in positions}
+
+
+def _operand_aval(graph: Graph, operand: Any) -> Any:
+    return graph.avals[operand] if isinstance(operand, int) else operand.aval
+
+
+def pull_scan_body(spec: tuple, *args: Array) -> list[Array]:
+    """One iteration backward: sums into the consts' cotangents, hands on the carry's, gives those of the xs."""
+    scan, fixed, stacked, consts, carries, given = spec
+    own = iter(args)
+    residuals = {i: next(own) for i in fixed}
+    ct_consts = [next(own) for _ in consts]
+    out_cts: list[Array | None] = [None] * len(scan.graph.outputs)
+    for i in carries:
+        out_cts[i - scan.num_consts] = next(own)
+    residuals |= {i: next(own) for i in stacked}
+    for i in given:
+        out_cts[i] = next(own)
+    pullback = FlatPullback(scan.graph, scan.plan, tuple(residuals[i] for i in range(len(scan.plan.saved))))
+    cts = pullback(out_cts)
+    summed = [add_cotangents(total, cts[i]) for total, i in zip(ct_consts, consts, strict=True)]
+    xs = scan.indices(scan.num_consts + scan.num_carry, len(scan.graph.inputs) - scan.num_consts - scan.num_carry)
+    handed_on = [zeros_like_aval(scan.graph.avals[i]) if cts[i] is None else cts[i] for i in (*carries, *xs)]
+    return [*summed, *handed_on]  # type: ignore[list-item]
+
+
+# ---- cond and switch ----
+#
+# Every branch fills its own residuals, and zeros for the others'; residuals of the same type share a place.
+
+
+def cond_forward(active: tuple[bool, ...], index: Array, *operands: Array, branches: Sequence[Any],
+                 **params: Any) -> tuple[list[Array], Any]:
+    """Run the chosen branch with its residuals."""
+    count = len(branches[0].out_avals)
+    kind = BodyKind((True,) * len(operands), (True,) * count, inline=True)
+    staged = tuple(stage_forward(branch, active[1:], kind) for branch in branches)
+    slots, places = share_slots([_hidden_avals(s) for s in staged])
+    spec = CondSpec(tuple(BranchSpec(s.graph, s.plan, s.layout, place) for s, place in zip(staged, places, strict=True)))
+    programs = tuple(_fill_slots(s, slots, place) for s, place in zip(staged, places, strict=True))
+    results = p.cond_p.bind(index, *operands, branches=programs, **params)
+    read_in = sorted({i for s in staged for _, i in s.layout.inputs})
+    read_out = sorted({i for s in staged for _, i in s.layout.outputs})
+    constants = tuple(s.constants for s in staged)
+    return list(results[:count]), CondPullback(
+        spec, index, {i: operands[i] for i in read_in}, {i: results[i] for i in read_out}, constants,
+        tuple(results[count:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchSpec:
+    """The static part of one branch's pullback; `place` says which shared slot holds each of its residuals."""
+
+    graph: Graph
+    plan: Plan
+    layout: Layout
+    place: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CondSpec:
+    """The static part of a `cond`'s pullback."""
+
+    branches: tuple[BranchSpec, ...]
+
+
+def _hidden_avals(staged: StagedForward) -> list[Any]:
+    return [staged.graph.avals[staged.plan.saved[i]] for i in staged.layout.hidden]
+
+
+def share_slots(groups: Sequence[Sequence[Any]]) -> tuple[list[Any], list[tuple[int, ...]]]:
+    """Slots that hold each group's values one group at a time, and for each group the slot of each value."""
+    slots: list[Any] = []
+    places = []
+    for group in groups:
+        taken: set[int] = set()
+        place = []
+        for aval in group:
+            slot = next((i for i, other in enumerate(slots) if i not in taken and _same_type(aval, other)), len(slots))
+            if slot == len(slots):
+                slots.append(aval)
+            taken.add(slot)
+            place.append(slot)
+        places.append(tuple(place))
+    return slots, places
+
+
+def _same_type(aval: Any, other: Any) -> bool:
+    return aval.strip_weak_type() == other.strip_weak_type()
+
+
+def _fill_slots(staged: StagedForward, slots: Sequence[Any], place: Sequence[int]) -> Any:
+    """A branch's forward program with all slots as additional outputs."""
+    spec = (_Held(staged.jaxpr), tuple(slots), tuple(place), len(staged.graph.outputs))
+    avals = [v.aval for v in staged.jaxpr.jaxpr.invars]
+    return stage_backward(run_branch, spec, avals, staged.graph.name).jaxpr
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """A program as part of a static specification, compared by identity."""
+
+    jaxpr: Any
+
+    def __hash__(self) -> int:
+        return id(self.jaxpr)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and self.jaxpr is other.jaxpr
+
+
+def run_branch(spec: tuple, *operands: Array) -> list[Array]:
+    """The branch's outputs, then each slot: its own residual, or zeros."""
+    held, slots, place, count = spec
+    results = jax.core.eval_jaxpr(held.jaxpr.jaxpr, held.jaxpr.consts, *operands)
+    own = dict(zip(place, results[count:], strict=True))
+    filled = [own[i] if i in own else _compat.zeros_like_aval(aval) for i, aval in enumerate(slots)]
+    filled = [_strong(value, aval) for value, aval in zip(filled, slots, strict=True)]
+    return [*results[:count], *filled]
+
+
+def _strong(value: Array, aval: Any) -> Array:
+    """Without weak type, so that all branches give one type."""
+    return lax.convert_element_type(value, aval.dtype) if _compat.is_weakly_typed(value) else value
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CondPullback:
+    """Pullback of a `cond`: the same choice among the branches' pullbacks."""
+
+    spec: CondSpec = static()
+    index: Array = dataclasses.field()
+    inputs: dict[int, Array] = dataclasses.field()
+    outputs: dict[int, Array] = dataclasses.field()
+    constants: tuple[tuple[Array, ...], ...] = dataclasses.field()
+    slots: tuple[Array, ...] = dataclasses.field()
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        first = self.spec.branches[0].graph
+        given = tuple(i for i, ct in enumerate(cts) if ct is not None)
+        constants = [array for group in self.constants for array in group]
+        args = [*self.inputs.values(), *self.outputs.values(), *constants, *self.slots, *(cts[i] for i in given)]
+        avals = list(map(_compat.typeof, args))
+        reached = tuple(i for i, flag in enumerate(first.active) if flag)
+        programs = tuple(
+            stage_backward(pull_branch, (self.spec, number, tuple(self.inputs), tuple(self.outputs),
+                                         tuple(map(len, self.constants)), given), avals,
+                           f"pullback({branch.graph.name})").jaxpr
+            for number, branch in enumerate(self.spec.branches))
+        results = p.cond_p.bind(self.index, *args, branches=programs)
+        return [None, *spread(results, reached, len(first.inputs))]
+
+
+def pull_branch(spec: tuple, *args: Array) -> list[Array]:
+    """The pullback of one branch; zeros for the operands that it does not reach."""
+    cond, number, inputs, outputs, constant_counts, given = spec
+    branch = cond.branches[number]
+    own = iter(args)
+    by_input = {i: next(own) for i in inputs}
+    by_output = {i: next(own) for i in outputs}
+    constants = [[next(own) for _ in range(count)] for count in constant_counts][number]
+    rest = list(own)
+    slots, ct_values = rest[: len(rest) - len(given)], rest[len(rest) - len(given):]
+    residuals = {position: by_input[i] for position, i in branch.layout.inputs}
+    residuals |= {position: by_output[i] for position, i in branch.layout.outputs}
+    residuals |= {position: slots[i] for position, i in zip(branch.layout.hidden, branch.place, strict=True)}
+    residuals |= dict(zip(branch.layout.constants, constants, strict=True))
+    ordered = tuple(residuals[i] for i in range(len(branch.plan.saved)))
+    cts = FlatPullback(branch.graph, branch.plan, ordered)(spread(ct_values, given, len(branch.graph.outputs)))
+    return [
+        _strong(zeros_like_aval(branch.graph.avals[i]) if ct is None else ct, branch.graph.avals[i])
+        for i, (ct, flag) in enumerate(zip(cts, branch.graph.active, strict=True)) if flag
+    ]
+
+
+higher_order(p.scan_p, scan_forward, dear=True)
+higher_order(p.cond_p, cond_forward)

@@ -1,0 +1,359 @@
+"""Floor 5: number -> traced value. A trace records each operation that depends on an input.
+
+A `GraphTracer` carries the value itself, so Python's control flow and formatting work as with a number, and the place
+of the value in the graph. Operations run in the trace below (eager, `jit`, `vmap`, another funcgrad trace, …) and are
+noted as nodes. Nothing is differentiated here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Trace, Tracer
+from jax.extend import source_info_util
+from jax.extend.core import Literal as JaxprLiteral
+from jax.extend.core import Primitive, TraceTag, set_current_trace, take_current_trace
+from jax.extend.core import primitives as p
+
+from funcgrad import _compat, errors
+from funcgrad.graph import Literal, Node, Operand, Params, PullbackSpec, carries_gradient
+from funcgrad.pullback import zeros_like_aval
+from funcgrad.rule import MapClass, VJPRule, lookup
+
+Value = Any
+
+
+class _Unknown:
+    """The value of a tangent in a linear trace: nobody needs it, so nothing is computed (see `GraphTrace`)."""
+
+    def __repr__(self) -> str:
+        return "unknown"
+
+
+UNKNOWN = _Unknown()
+
+
+class GraphTracer(Tracer):
+    """A value with its place in a graph. The user cannot tell it from a number."""
+
+    __slots__ = ("number", "value")
+
+    def __init__(self, trace: GraphTrace, aval: Any, number: int, value: Value):
+        self._trace = trace
+        self.aval = aval
+        self.number = number
+        self.value = value
+
+    def to_concrete_value(self) -> Any:
+        return None if self.value is UNKNOWN else _compat.concrete_or_none(self.value)
+
+    def get_referent(self) -> Any:
+        return self if self.value is UNKNOWN or not isinstance(self.value, Tracer) else self.value.get_referent()
+
+    def cur_qdd(self) -> Any:
+        return self.value.cur_qdd()
+
+    def __str__(self) -> str:
+        concrete = self.to_concrete_value()
+        return repr(self) if concrete is None else str(concrete)
+
+    def __format__(self, spec: str) -> str:
+        concrete = self.to_concrete_value()
+        if concrete is None:
+            return format(str(self), spec)
+        return format(concrete.item() if np.ndim(concrete) == 0 and spec else concrete, spec)
+
+    def _short_repr(self) -> str:
+        concrete = self.to_concrete_value()
+        return f"Traced<{self.aval.str_short()}>" + ("" if concrete is None else f"({concrete})")
+
+    def __float__(self) -> float:
+        raise self._cut("float()", "use jax.numpy (jnp.sin for math.sin) or keep the value as an array")
+
+    def __complex__(self) -> complex:
+        raise self._cut("complex()", "use jax.numpy or keep the value as an array")
+
+    def item(self, *args: Any) -> Any:
+        """Raises: a Python number would cut the gradient."""
+        raise self._cut("item()", "keep the value as an array")
+
+    def tolist(self) -> Any:
+        """Raises: a list of Python numbers would cut the gradient."""
+        raise self._cut("tolist()", "use list(x), whose elements stay traced")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise errors.array_cut("converting to a NumPy array", _compat.source_line(_compat.current_source()),
+                               "use jax.numpy in place of numpy")
+
+    def _cut(self, what: str, instead: str) -> Exception:
+        return errors.gradient_cut(what, _compat.source_line(_compat.current_source()), instead)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """How a function is recorded.
+
+    Attributes:
+      linear: inputs are tangents without values.
+      inline: nested `jit`s become part of the graph; otherwise they stay compiled units.
+      constants: operations that depend on no input are recorded too, so that a staged body can run them again in place
+        of saving their results.
+    """
+
+    linear: bool = False
+    inline: bool = False
+    constants: bool = False
+
+
+#: How a user's function is recorded.
+PLAIN = Mode()
+
+
+class GraphTrace(Trace):
+    """Records operations on top of a parent trace.
+
+    In a linear trace (``mode.linear``) the inputs are tangents or cotangents whose values do not matter, because the
+    traced function is linear in them: their value is `UNKNOWN` and what depends on them is recorded, not computed.
+    """
+
+    def __init__(self, parent: Trace, name: str, mode: Mode):
+        super().__init__()
+        self.parent = parent
+        self.tag = TraceTag()
+        self.name = name
+        self.mode = mode
+        self.nodes: list[Node] = []
+        self.avals: list[Any] = []
+        self.values: list[Value] = []
+        self.active: list[bool] = []
+        self.captured: dict[int, int] = {}  # id of an array from outside -> its number
+        self.requires_low = False
+
+    # -- values --
+
+    def new_tracer(self, value: Value, aval: Any, active: bool) -> GraphTracer:
+        """Give a value a number."""
+        return GraphTracer(self, aval, self._number(value, aval, active), value)
+
+    def _number(self, value: Value, aval: Any, active: bool) -> int:
+        self.avals.append(aval)
+        self.values.append(value)
+        self.active.append(active)
+        return len(self.avals) - 1
+
+    def owns(self, value: Value) -> bool:
+        """Whether a value is a tracer of this trace."""
+        return isinstance(value, GraphTracer) and value._trace is self
+
+    def operand(self, value: Value) -> Operand:
+        """What a node reads when it is given `value`: a number, or a literal for scalars of the host."""
+        if isinstance(value, GraphTracer) and value._trace is self:
+            return value.number
+        if not isinstance(value, Tracer | jax.Array) and np.ndim(value) == 0:
+            return Literal.of(value)
+        return self._capture(value)
+
+    def _capture(self, value: Value) -> int:
+        number = self.captured.get(id(value))
+        if number is None:  # `values` keeps the array alive, so its id stays its own
+            number = self.captured[id(value)] = self._number(value, _compat.typeof(value), False)
+        return number
+
+    def lower(self, value: Value) -> Value:
+        """The value as the parent trace knows it."""
+        return value.value if isinstance(value, GraphTracer) and value._trace is self else value
+
+    # -- the interface that JAX calls --
+
+    def process_primitive(self, primitive: Primitive, args: Sequence[Value], params: dict, /) -> Any:
+        if not self.mode.constants and not any(self.owns(value) for value in args):
+            return self._bind(primitive, args, params)
+        rule = lookup(primitive)
+        if primitive is p.jit_p and (params["inline"] or self.mode.inline):
+            return self._inline(params["jaxpr"], args)
+        if rule is None or rule.kind is MapClass.UNSUPPORTED:
+            return self._process_unruled(primitive, rule, args, params)
+        if rule.kind is MapClass.HIGHER_ORDER:
+            return self._process_higher_order(primitive, rule, args, params)
+        return self._process_first_order(primitive, rule, args, params)
+
+    def process_call(self, call_primitive: Any, f: Any, args: Sequence[Value], params: dict, /) -> Any:
+        with set_current_trace(self):
+            return f.call_wrapped(*args)
+
+    def process_custom_jvp_call(self, primitive: Primitive, fun: Any, jvp: Any, args: Sequence[Value], /, *,
+                                symbolic_zeros: bool) -> Any:
+        params = {"subfuns": (fun, jvp), "symbolic_zeros": symbolic_zeros}
+        return self._process_custom(primitive, args, params)
+
+    def process_custom_vjp_call(self, primitive: Primitive, fun: Any, fwd: Any, bwd: Any, args: Sequence[Value], /, *,
+                                out_trees: Any, symbolic_zeros: bool) -> Any:
+        params = {"subfuns": (fun, fwd, bwd), "out_trees": out_trees, "symbolic_zeros": symbolic_zeros}
+        return self._process_custom(primitive, args, params)
+
+    def stage_value(self, value: Value) -> Value:
+        return value if self.owns(value) else self.parent.stage_value(value)
+
+    def cur_qdd(self, value: Value) -> Any:
+        with set_current_trace(self.parent):
+            return self.lower(value).cur_qdd()
+
+    # -- recording --
+
+    def _bind(self, primitive: Primitive, values: Sequence[Value], params: dict) -> Any:
+        return primitive.bind_with_trace(self.parent, values, tuple(map(_compat.typeof, values)), params)
+
+    def _active(self, args: Sequence[Value]) -> tuple[bool, ...]:
+        return tuple(self.owns(value) and self.active[value.number] for value in args)
+
+    def _inline(self, jaxpr: Any, args: Sequence[Value]) -> list[Value]:
+        with set_current_trace(self):
+            return evaluate(jaxpr, args)
+
+    def _process_first_order(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], params: dict) -> Any:
+        lowered = [self.lower(value) for value in args]
+        if any(value is UNKNOWN for value in lowered):
+            self._check_linear(primitive, rule, args, lowered)
+            avals = _compat.abstract_eval(primitive, list(map(_compat.typeof, args)), params)
+            results: Sequence[Value] = [UNKNOWN] * len(avals)
+        else:
+            bound = self._bind(primitive, lowered, params)
+            results = bound if primitive.multiple_results else [bound]
+            avals = list(map(_compat.typeof, results))
+        active = self._active(args) if rule.kind is not MapClass.CONSTANT else (False,) * len(args)
+        tracers = self._record(primitive, params, list(map(self.operand, args)), active, results, avals)
+        return tracers if primitive.multiple_results else tracers[0]
+
+    def _check_linear(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], lowered: list[Value]) -> None:
+        """Raise NonlinearError when a derivative would need the value of an unknown tangent."""
+        if rule.kind not in (MapClass.POINTWISE, MapClass.BILINEAR):
+            return
+        _, reads = rule.keeps(self._active(args))
+        if any(read and value is UNKNOWN for read, value in zip(reads, lowered, strict=True)):
+            raise errors.nonlinear(str(primitive), self.name, _compat.source_line(_compat.current_source()))
+
+    def _record(self, primitive: Primitive, params: dict, operands: Sequence[Operand], active: tuple[bool, ...],
+                results: Sequence[Value], avals: Sequence[Any]) -> list[GraphTracer]:
+        alive = any(active)
+        out_active = tuple(alive and carries_gradient(aval) for aval in avals)
+        tracers = [self.new_tracer(v, aval, flag) for v, aval, flag in zip(results, avals, out_active, strict=True)]
+        outputs = tuple(tracer.number for tracer in tracers)
+        self.nodes.append(Node(primitive, Params(params), tuple(operands), active, outputs, out_active,
+                               source=_compat.current_source()))
+        return tracers
+
+    def _process_unruled(self, primitive: Primitive, rule: VJPRule | None, args: Sequence[Value], params: dict) -> Any:
+        active = self._active(args)
+        if any(active):
+            raise errors.missing_rule(
+                primitive, list(map(_compat.typeof, args)), active, params,
+                _compat.source_line(_compat.current_source()),
+                rule.reason if rule is not None else "the primitive is not in the table")
+        inert = VJPRule(primitive, MapClass.CONSTANT)
+        return self._process_first_order(primitive, inert, args, params)
+
+    # -- programs inside programs --
+
+    def _process_higher_order(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], params: dict,
+                              rerunnable: bool = True) -> list[GraphTracer]:
+        """Run a primitive that gives back its own pullback, and note the pullback's leaves as hidden outputs."""
+        active = self._active(args)
+        if not any(active) and rerunnable:
+            return self._process_first_order(primitive, VJPRule(primitive, MapClass.CONSTANT), args, params)
+        unknown = any(self.lower(value) is UNKNOWN for value in args)
+        values = [_instantiate(self.lower(value), value) for value in args]
+        with set_current_trace(self.parent):
+            outputs, pullback = rule.forward(active, *values, **params)
+        avals = list(map(_compat.typeof, outputs))
+        results = [UNKNOWN] * len(avals) if unknown else outputs
+        operands = list(map(self.operand, args))
+        tracers = self._record(primitive, params if rerunnable else {}, operands, active, results, avals)
+        self._attach(pullback, values, operands, outputs, tracers, rerunnable)
+        return tracers
+
+    def _attach(self, pullback: Any, values: Sequence[Value], operands: Sequence[Operand], outputs: Sequence[Value],
+                tracers: Sequence[GraphTracer], rerunnable: bool) -> None:
+        """Give the last node its pullback: a leaf that is an operand or an output is that value, the rest is hidden."""
+        leaves, tree = jax.tree.flatten(pullback)
+        known: dict[int, Operand] = {id(v): t.number for v, t in zip(outputs, tracers, strict=True)}
+        known |= {id(v): operand for v, operand in zip(values, operands, strict=True)}
+        hidden, numbers = [], []
+        for leaf in leaves:
+            if id(leaf) not in known:
+                known[id(leaf)] = self._number(leaf, _compat.typeof(leaf), False)
+                hidden.append(known[id(leaf)])
+            numbers.append(known[id(leaf)])
+        node = self.nodes[-1]
+        self.nodes[-1] = Node(node.primitive, node.params, node.operands, node.active, node.outputs, node.out_active,
+                              tuple(hidden), PullbackSpec(tree, tuple(numbers)), rerunnable, node.source)
+
+    def _process_custom(self, primitive: Primitive, args: Sequence[Value], params: dict) -> Any:
+        """A `custom_jvp` or `custom_vjp` function that the user calls directly: it runs once, here and now."""
+        rule = lookup(primitive)
+        if not any(self._active(args)) or rule is None:
+            with set_current_trace(self):
+                return params["subfuns"][0].call_wrapped(*args)
+        return self._process_higher_order(primitive, rule, args, params, rerunnable=False)
+
+
+def _instantiate(lowered: Value, value: Value) -> Value:
+    """A value that can be computed with: zeros for an unknown tangent, for a function linear in it."""
+    return zeros_like_aval(value.aval) if lowered is UNKNOWN else lowered
+
+
+def evaluate(jaxpr: Any, args: Sequence[Value]) -> list[Value]:
+    """Run a closed jaxpr in the current trace.
+
+    Two things differ from `jax.core.eval_jaxpr`: a conversion of a host scalar stays on the host (so that it can be a
+    literal), and custom rules with a traced operand keep their staged form, which can be run again.
+    """
+    with take_current_trace() as current:
+        trace = current
+    stack = source_info_util.current_name_stack()
+    env: dict[Any, Value] = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
+    env |= dict(zip(jaxpr.jaxpr.invars, args, strict=True))
+
+    def read(atom: Any) -> Value:
+        return atom.val if isinstance(atom, JaxprLiteral) else env[atom]
+
+    last = _last_uses(jaxpr.jaxpr)
+    for index, eqn in enumerate(jaxpr.jaxpr.eqns):
+        info = eqn.source_info
+        with (source_info_util.user_context(info.traceback, name_stack=stack + info.name_stack), eqn.ctx.manager):
+            results = _evaluate_equation(trace, eqn, [read(atom) for atom in eqn.invars])
+        env.update(zip(eqn.outvars, results, strict=True))
+        for variable in last.get(index, ()):
+            env.pop(variable, None)
+    return [read(atom) for atom in jaxpr.jaxpr.outvars]
+
+
+def _last_uses(jaxpr: Any) -> dict[int, list[Any]]:
+    """For each equation, the variables that nothing reads after it (so that eager evaluation frees their arrays)."""
+    kept = {id(atom) for atom in jaxpr.outvars}
+    last = {atom: index for index, eqn in enumerate(jaxpr.eqns)
+            for atom in eqn.invars if not isinstance(atom, JaxprLiteral) and id(atom) not in kept}
+    uses: dict[int, list[Any]] = {}
+    for variable, index in last.items():
+        uses.setdefault(index, []).append(variable)
+    return uses
+
+
+def _evaluate_equation(trace: Trace, eqn: Any, values: list[Value]) -> Sequence[Value]:
+    primitive, params = eqn.primitive, eqn.params
+    if primitive is p.convert_element_type_p and not isinstance(values[0], Tracer | jax.Array):
+        folded = _compat.fold_constant(values[0], params["new_dtype"], params["weak_type"])
+        if folded is not None:
+            return [folded]
+    if primitive in (p.custom_jvp_call_p, p.custom_vjp_call_p) and isinstance(trace, GraphTrace) and any(
+            map(trace.owns, values)):
+        if not any(trace._active(values)):
+            return evaluate(params["call_jaxpr"], values)
+        rule = lookup(primitive)
+        assert rule is not None
+        return trace._process_higher_order(primitive, rule, values, params)
+    results = primitive.bind(*values, **primitive.get_bind_params(params))
+    return results if primitive.multiple_results else [results]

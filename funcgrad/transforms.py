@@ -1,0 +1,402 @@
+"""Floor 8: the transforms, drop-in for JAX's: the same parameters, defaults, results and exception types."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from funcgrad import _compat
+from funcgrad.graph import Graph
+from funcgrad.pullback import materialize, sweep, zeros_like_aval
+from funcgrad.rules.call import nothing_saveable
+from funcgrad.trees import canonical_argnums, check_callable, split_arguments
+from funcgrad.vjp import Recording, pushforward, record_call, vjp
+
+Argnums = int | Sequence[int]
+
+__all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "value_and_grad", "vjp"]
+
+
+# ---- gradients ----
+
+
+def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+         allow_int: bool = False, reduce_axes: Sequence[Any] = ()) -> Callable[..., Any]:
+    """A function that computes the gradient of a scalar function; drop-in for ``jax.grad``.
+
+    Args:
+      fun: returns a real scalar (shape ``()``), or with `has_aux` a pair ``(scalar, aux)``.
+      argnums: which positional arguments to differentiate with respect to.
+      has_aux: whether `fun` returns auxiliary data beside the scalar.
+      holomorphic: whether `fun` is complex differentiable; then inputs and output must be complex.
+      allow_int: whether integer inputs are allowed; their gradient has dtype float0.
+      reduce_axes: must be empty; JAX no longer uses it either.
+
+    Returns:
+      A function of the same arguments: the gradient, of the structure, shapes and dtypes of the argument (a tuple of
+      them for a sequence of `argnums`), or ``(gradient, aux)``.
+
+    Raises:
+      TypeError: when called with inputs of a wrong dtype or a function whose output is no scalar.
+
+    >>> float(grad(lambda x: x**3)(2.0))
+    12.0
+    """
+    value_and_gradient = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, reduce_axes)
+
+    @functools.wraps(fun, updated=())
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, result = value_and_gradient(*args, **kwargs)
+        return (result, value[1]) if has_aux else result
+
+    return gradient
+
+
+def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+                   allow_int: bool = False, reduce_axes: Sequence[Any] = ()) -> Callable[..., tuple[Any, Any]]:
+    """A function that computes a scalar function and its gradient; drop-in for ``jax.value_and_grad``.
+
+    Args, Raises: see `grad`.
+
+    Returns:
+      A function of the same arguments: ``(value, gradient)``, or ``((value, aux), gradient)``.
+
+    >>> value, gradient = value_and_grad(lambda x: x**3)(2.0)
+    >>> float(value), float(gradient)
+    (8.0, 12.0)
+    """
+    if reduce_axes:
+        raise NotImplementedError("reduce_axes argument to grad is deprecated")
+    check_callable(fun)
+    numbers = canonical_argnums(argnums)
+
+    @functools.wraps(fun, updated=())
+    def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        partial, chosen = split_arguments(fun, numbers, args, kwargs)
+        _check_inputs("grad", chosen, holomorphic, allow_int)
+        recording, in_tree = record_call(partial, chosen, has_aux)
+        out = jax.tree.unflatten(recording.out_tree, recording.outputs)
+        _check_scalar(out)
+        _check_outputs("grad", out, holomorphic)
+        cts = sweep(recording.graph, recording.read, [lax.full_like(recording.outputs[0], 1)])
+        gradient = jax.tree.unflatten(in_tree, _materialized(recording, cts))
+        value = (out, recording.aux) if has_aux else out
+        return value, gradient[0] if isinstance(numbers, int) else gradient
+
+    return value_and_gradient
+
+
+def _materialized(recording: Recording, cts: Sequence[Any]) -> list[Any]:
+    """Cotangents of a recording's inputs with zeros for None."""
+    return [materialize(ct, recording.graph.avals[i]) for i, ct in enumerate(cts)]
+
+
+# ---- Jacobians ----
+
+
+def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+           allow_int: bool = False) -> Callable[..., Any]:
+    """The Jacobian, row by row, by reverse mode; drop-in for ``jax.jacrev``.
+
+    Args: see `grad`; `fun` may return any pytree of arrays.
+
+    Returns:
+      A function of the same arguments. Its result has the output's tree structure, in each leaf the argument's, and in
+      each of those an array of shape ``output.shape + argument.shape``.
+
+    >>> jacrev(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    check_callable(fun)
+    numbers = canonical_argnums(argnums)
+
+    @functools.wraps(fun, updated=())
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        partial, chosen = split_arguments(fun, numbers, args, kwargs)
+        _check_inputs("jacrev", chosen, holomorphic, allow_int)
+        out, pullback, *aux = vjp(partial, *chosen, has_aux=has_aux)
+        _check_outputs("jacrev", out, holomorphic)
+        rows = jax.vmap(pullback)(_standard_basis(out))
+        example = chosen[0] if isinstance(numbers, int) else chosen
+        rows = rows[0] if isinstance(numbers, int) else rows
+        by_input = jax.tree.map(lambda leaf, row: _split_rows(out, leaf, row), example, rows)
+        result = jax.tree.transpose(jax.tree.structure(example), jax.tree.structure(out), by_input)
+        return (result, *aux) if has_aux else result
+
+    return jacobian
+
+
+def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
+           holomorphic: bool = False) -> Callable[..., Any]:
+    """The Jacobian, column by column, by forward mode; drop-in for ``jax.jacfwd``.
+
+    Args, Returns: see `jacrev`.
+
+    >>> jacfwd(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    check_callable(fun)
+    numbers = canonical_argnums(argnums)
+
+    @functools.wraps(fun, updated=())
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        partial, chosen = split_arguments(fun, numbers, args, kwargs)
+        _check_forward_inputs(chosen, holomorphic)
+        recording, _ = record_call(partial, chosen, has_aux)
+        out = jax.tree.unflatten(recording.out_tree, recording.outputs)
+        if holomorphic:
+            _check_outputs("jacfwd", out, holomorphic)
+        push = _tangents_of(recording)
+        columns = jax.vmap(lambda basis: push(jax.tree.leaves(basis)), out_axes=-1)(_standard_basis(chosen))
+        columns = jax.tree.unflatten(recording.out_tree, columns)
+        example = chosen[0] if isinstance(numbers, int) else chosen
+        result = jax.tree.map(lambda leaf, column: _split_columns(example, leaf, column), out, columns)
+        return (result, recording.aux) if has_aux else result
+
+    return jacobian
+
+
+def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
+            holomorphic: bool = False) -> Callable[..., Any]:
+    """The Hessian as a dense array, forward mode over reverse mode; drop-in for ``jax.hessian``.
+
+    >>> hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
+    [[4.0, 2.0], [2.0, 0.0]]
+    """
+    return jacfwd(jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic), argnums, has_aux=has_aux,
+                  holomorphic=holomorphic)
+
+
+def _standard_basis(tree: Any) -> Any:
+    """The unit vectors of a pytree's space, stacked along a new first axis of each leaf."""
+    leaves, treedef = jax.tree.flatten(tree)
+    sizes = list(map(np.size, leaves))
+    eye = jnp.eye(sum(sizes), dtype=jnp.result_type(*leaves) if leaves else None)
+    parts = jnp.split(eye, np.cumsum(sizes[:-1]), axis=1) if leaves else []
+    return jax.tree.unflatten(treedef, [
+        _converted(part.reshape(-1, *np.shape(leaf)), leaf) for part, leaf in zip(parts, leaves, strict=True)])
+
+
+def _split_rows(out: Any, leaf: Any, rows: Any) -> Any:
+    """Cut the first axis of a Jacobian block into the output's leaves."""
+    leaves, treedef = jax.tree.flatten(out)
+    parts = jnp.split(rows, np.cumsum(list(map(np.size, leaves))[:-1]), axis=0)
+    return jax.tree.unflatten(treedef, [
+        _converted_like_input(part.reshape(*np.shape(o), *np.shape(leaf)), leaf)
+        for part, o in zip(parts, leaves, strict=True)])
+
+
+def _split_columns(example: Any, out: Any, columns: Any) -> Any:
+    """Cut the last axis of a Jacobian block into the argument's leaves."""
+    leaves, treedef = jax.tree.flatten(example)
+    parts = jnp.split(columns, np.cumsum(list(map(np.size, leaves))[:-1]), axis=-1)
+    return jax.tree.unflatten(treedef, [
+        _converted(part.reshape(*np.shape(out), *np.shape(leaf)), out)
+        for part, leaf in zip(parts, leaves, strict=True)])
+
+
+def _converted(array: Any, like: Any) -> Any:
+    """`array` in the dtype and weak type of `like`."""
+    aval = _compat.typeof(_compat.canonicalize(like))
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) and not jnp.issubdtype(aval.dtype, jnp.complexfloating):
+        array = array.real
+    return lax.convert_element_type_p.bind(array, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=None)
+
+
+def _converted_like_input(array: Any, leaf: Any) -> Any:
+    """As `_converted`; the Jacobian with respect to integers has dtype float0 and stays so."""
+    return array if array.dtype == _compat.float0 else _converted(array, leaf)
+
+
+# ---- forward mode, from the same rules ----
+
+
+def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any],
+        has_aux: bool = False) -> tuple[Any, ...]:
+    """The value of ``fun(*primals)`` and its derivative along `tangents`; drop-in for ``jax.jvp``.
+
+    It is the vjp of the vjp: the pullback is linear, so its transpose needs no values of the cotangents.
+
+    Args:
+      fun: a function of arrays and pytrees of arrays.
+      primals: tuple or list, where it is evaluated.
+      tangents: tuple or list of the same structure, shapes and dtypes (float0 for integers).
+      has_aux: whether `fun` returns a pair whose second element is not differentiated.
+
+    Returns:
+      ``(out, tangent)``, or ``(out, tangent, aux)``.
+
+    Raises:
+      TypeError: when primals and tangents differ in structure or dtype.
+      ValueError: when they differ in shape.
+
+    >>> out, tangent = jvp(jnp.sin, (0.0,), (2.0,))
+    >>> float(out), float(tangent)
+    (0.0, 2.0)
+    """
+    check_callable(fun)
+    leaves = _check_tangents(primals, tangents)
+    recording, _ = record_call(fun, tuple(primals), has_aux)
+    out_tangents = _tangents_of(recording)(leaves)
+    out = jax.tree.unflatten(recording.out_tree, recording.outputs)
+    result = (out, jax.tree.unflatten(recording.out_tree, out_tangents))
+    return (*result, recording.aux) if has_aux else result
+
+
+def _tangents_of(recording: Recording) -> Callable[[Sequence[Any]], list[Any]]:
+    """Tangents of all outputs from tangents of all inputs, zeros instead of None."""
+    push = pushforward(recording)
+    active = recording.graph.active
+
+    def tangents_of(tangents: Sequence[Any]) -> list[Any]:
+        given = [t if flag else None for t, flag in zip(tangents, active, strict=True)]
+        return [zeros_like_aval(aval) if t is None else t
+                for t, aval in zip(push(given), recording.out_avals, strict=True)]
+
+    return tangents_of
+
+
+def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    """The product of the Hessian of a scalar function with `tangents`, forward mode over reverse mode.
+
+    Args:
+      fun: returns a real scalar.
+      primals: tuple or list, where the Hessian is taken.
+      tangents: tuple or list, what it is multiplied with.
+
+    Returns:
+      A tuple of the structure of `primals`; for a single primal, that one product.
+
+    >>> float(hvp(lambda x: x**3, (2.0,), (1.0,)))
+    12.0
+    """
+    gradient = grad(fun, tuple(range(len(primals))), allow_int=True)
+    _, product = jvp(gradient, primals, tangents)
+    return product[0] if len(primals) == 1 else product
+
+
+# ---- remat and graphs ----
+
+
+def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool = True, policy: Callable[..., Any] | None = None,
+               static_argnums: int | tuple[int, ...] = (), concrete: bool = False) -> Callable[..., Any]:
+    """A function that keeps its inputs and what `policy` names, and runs again when pulled; as ``jax.checkpoint``.
+
+    The staging is JAX's own (``jax.checkpoint`` marks the region); the derivative of the region is ours.
+
+    >>> float(grad(checkpoint(lambda x: jnp.sin(jnp.sin(x))))(0.0))
+    1.0
+    """
+    return jax.checkpoint(fun, prevent_cse=prevent_cse, policy=policy or nothing_saveable,
+                          static_argnums=static_argnums, concrete=concrete)
+
+
+def make_graph(fun: Callable[..., Any], static_argnums: int | Sequence[int] = ()) -> Callable[..., Graph]:
+    """A function that gives the graph which funcgrad records of `fun`, nothing executed; mirrors ``jax.make_jaxpr``.
+
+    Args:
+      fun: a function of arrays and pytrees of arrays.
+      static_argnums: positional arguments that are passed on as they are.
+
+    Returns:
+      A function of the same arguments (or `jax.ShapeDtypeStruct`s), whose result is hashable and prints as a program.
+
+    >>> print(make_graph(lambda x, y: x * y)(2.0, 3.0))  # doctest: +ELLIPSIS
+    <lambda>(a:float32[], b:float32[]) {
+      c:float32[] = mul a b  # ...
+      return c
+    }
+    """
+    check_callable(fun)
+    fixed = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+
+    @functools.wraps(fun, updated=())
+    def graph_of(*args: Any, **kwargs: Any) -> Graph:
+        numbers = tuple(i for i in range(len(args)) if i not in {n % len(args) for n in fixed})
+        partial, chosen = split_arguments(fun, numbers, args, kwargs)
+        found: list[Graph] = []
+
+        def traced(*values: Any) -> None:
+            found.append(record_call(partial, values)[0].graph)
+
+        jax.eval_shape(traced, *chosen)
+        return found[0]
+
+    return graph_of
+
+
+# ---- checks: the exception types are JAX's ----
+
+
+def _dtype_of(leaf: Any) -> Any:
+    return getattr(_compat.typeof(_compat.canonicalize(leaf)), "dtype", None)
+
+
+def _check_inputs(name: str, tree: Any, holomorphic: bool, allow_int: bool) -> None:
+    for leaf in jax.tree.leaves(tree):
+        dtype = _dtype_of(leaf)
+        if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype}.")
+        if not jnp.issubdtype(dtype, jnp.inexact) and not allow_int:
+            raise TypeError(
+                f"{name} requires real- or complex-valued inputs, but got {dtype}.\n"
+                "To fix: convert the input to a floating point dtype, use vjp, or set allow_int=True.")
+
+
+def _check_forward_inputs(tree: Any, holomorphic: bool) -> None:
+    for leaf in jax.tree.leaves(tree):
+        dtype = _dtype_of(leaf)
+        wanted = jnp.complexfloating if holomorphic else jnp.floating
+        if not jnp.issubdtype(dtype, wanted):
+            raise TypeError(
+                f"jacfwd{' with holomorphic=True' if holomorphic else ''} requires "
+                f"{'complex' if holomorphic else 'real'} inputs, but got {dtype}.\n"
+                "To fix: convert the input, pass holomorphic=True for a holomorphic function, or use jvp.")
+
+
+def _check_outputs(name: str, tree: Any, holomorphic: bool) -> None:
+    for leaf in jax.tree.leaves(tree):
+        dtype = _dtype_of(leaf)
+        wanted = jnp.complexfloating if holomorphic else jnp.floating
+        if not jnp.issubdtype(dtype, wanted):
+            raise TypeError(
+                f"{name} requires {'complex' if holomorphic else 'real'} outputs, but got {dtype}.\n"
+                "To fix: pass holomorphic=True for a holomorphic function of complex inputs, or use vjp.")
+
+
+def _check_scalar(out: Any) -> None:
+    try:
+        shape = _compat.typeof(out).shape
+    except (TypeError, AttributeError) as error:
+        raise TypeError(f"Gradient only defined for scalar-output functions. Output was {out}.") from error
+    if shape != ():
+        raise TypeError(f"Gradient only defined for scalar-output functions. Output had shape: {shape}.\n"
+                        "To fix: reduce the output to a scalar (a mean or a sum), or use jacrev.")
+
+
+def _check_tangents(primals: Any, tangents: Any) -> list[Any]:
+    """The leaves of `tangents`, once they fit `primals`."""
+    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
+        raise TypeError("primal and tangent arguments to jvp must be tuples or lists; found "
+                        f"{type(primals).__name__} and {type(tangents).__name__}.")
+    primal_leaves, primal_tree = jax.tree.flatten(tuple(primals))
+    leaves, tree = jax.tree.flatten(tuple(tangents))
+    if tree != primal_tree or type(primals) is not type(tangents):
+        raise TypeError("primal and tangent arguments to jvp must have the same tree structure.\n"
+                        f"  primals:  {jax.tree.structure(primals)}\n  tangents: {jax.tree.structure(tangents)}")
+    leaves = [_compat.canonicalize(leaf) for leaf in leaves]
+    for primal, tangent in zip(primal_leaves, leaves, strict=True):
+        wanted = _compat.typeof(_compat.canonicalize(primal)).to_tangent_aval()
+        given = _compat.typeof(tangent)
+        if wanted.dtype != given.dtype:
+            raise TypeError(f"primal and tangent arguments to jvp do not match: the tangent of a primal of this dtype "
+                            f"must have dtype {wanted.dtype}, got {given.dtype}.")
+        if wanted.shape != given.shape:
+            raise ValueError(f"jvp called with different primal and tangent shapes: {wanted.shape} and {given.shape}.")
+    return leaves

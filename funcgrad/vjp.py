@@ -1,0 +1,206 @@
+"""Floor 6: the one place where a trace is opened.
+
+`record` runs a function and gives back its graph and values; `vjp` makes a pullback of them; `pushforward` transposes
+the pullback once more, which is forward mode from the same rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import set_current_trace, take_current_trace
+
+from funcgrad import _compat
+from funcgrad.graph import Graph, Operand, carries_gradient
+from funcgrad.planning import Policy, make_plan
+from funcgrad.pullback import FlatPullback, Pullback, sweep, zeros_like_aval
+from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
+from funcgrad.trees import check_callable
+
+Array = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One run of a function: the structure, and apart from it the values that the run computed.
+
+    Attributes:
+      graph: what happened.
+      values: for each number of the graph its value, as the trace below knows it.
+      outputs: what the function returned, flat, without tracers of the recording.
+      out_tree: tree structure of what the function returned.
+      aux: the auxiliary output, without tracers of the recording.
+    """
+
+    graph: Graph
+    values: list[Array]
+    outputs: list[Array]
+    out_tree: Any
+    aux: Any
+
+    def read(self, number: int) -> Array:
+        """A value by its number; zeros for a tangent that was never computed."""
+        value = self.values[number]
+        return zeros_like_aval(self.graph.avals[number]) if value is UNKNOWN else value
+
+    @property
+    def out_avals(self) -> list[Any]:
+        """Avals of the outputs."""
+        return [self.graph.avals[v] if isinstance(v, int) else v.aval for v in self.graph.outputs]
+
+    def pullback(self, policy: Policy, free: Sequence[int] = ()) -> FlatPullback:
+        """The pullback of this run, with what `policy` keeps."""
+        plan = make_plan(self.graph, policy, free)
+        return FlatPullback(self.graph, plan, tuple(self.values[v] for v in plan.saved))
+
+
+def record(fun: Callable[..., Any], values: Sequence[Array], active: Sequence[bool] | None = None, *,
+           name: str | None = None, has_aux: bool = False, mode: Mode = PLAIN) -> Recording:
+    """Run ``fun(*values)`` and note each operation that depends on a value.
+
+    Args:
+      fun: a function of flat arguments; may return any pytree.
+      values: arrays, numbers or tracers of outer levels.
+      active: which of them a cotangent can flow to; default: the real and complex ones.
+      name: the function's name for messages and pictures.
+      has_aux: whether `fun` returns a pair whose second element is not differentiated.
+      mode: how nested programs and constants are recorded.
+
+    Raises:
+      TypeError: when `fun` returns something that is no array.
+    """
+    avals = list(map(_compat.typeof, values))
+    flags = list(map(carries_gradient, avals)) if active is None else active
+    return _record(fun, values, avals, flags, name or getattr(fun, "__name__", "function"), has_aux, mode)
+
+
+def record_linear(fun: Callable[..., Any], avals: Sequence[Any], name: str, has_aux: bool = False) -> Recording:
+    """Note what `fun`, which is linear in its arguments, does with arguments of these avals; compute nothing of it."""
+    mode = Mode(linear=True, inline=True)
+    return _record(fun, [UNKNOWN] * len(avals), avals, [True] * len(avals), name, has_aux, mode)
+
+
+def _record(fun: Callable[..., Any], values: Sequence[Any], avals: Sequence[Any], active: Sequence[bool], name: str,
+            has_aux: bool, mode: Mode) -> Recording:
+    with take_current_trace() as parent:
+        trace = GraphTrace(parent, name, mode)
+        tracers = [trace.new_tracer(v, a, f) for v, a, f in zip(values, avals, active, strict=True)]
+        with set_current_trace(trace, check_leaks=True):
+            result = fun(*tracers)
+            recording = _finished(trace, len(tracers), result, has_aux)
+            trace.invalidate()
+            del trace, tracers, result
+    return recording
+
+
+def _finished(trace: GraphTrace, inputs: int, result: Any, has_aux: bool) -> Recording:
+    result, aux = _split_aux(result) if has_aux else (result, None)
+    leaves, out_tree = jax.tree.flatten(result)
+    leaves = [_canonical_output(leaf, trace.name) for leaf in leaves]
+    outputs: tuple[Operand, ...] = tuple(map(trace.operand, leaves))
+    lowered = list(map(trace.lower, leaves))
+    aux = jax.tree.map(trace.lower, aux)
+    graph = Graph(trace.name, tuple(range(inputs)), tuple(trace.active[:inputs]), tuple(trace.captured.values()),
+                  tuple(trace.nodes), outputs, tuple(trace.avals))
+    return Recording(graph, trace.values, lowered, out_tree, aux)
+
+
+def _split_aux(result: Any) -> tuple[Any, Any]:
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError(
+            f"with has_aux=True the function must return a pair (output, aux), got {type(result).__name__}.\n"
+            "To fix: return a tuple of two elements, or leave out has_aux."
+        )
+    return result[0], result[1]
+
+
+def _canonical_output(leaf: Any, name: str) -> Any:
+    try:
+        return _compat.canonicalize(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"`{name}` returned a value of type {type(leaf).__name__}, which is not an array.\n"
+            "To fix: return arrays, numbers or pytrees of them; other things can be returned with has_aux=True."
+        ) from error
+
+
+# ---- vjp and its transpose ----
+
+
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, policy: Policy = "minimal") -> Any:
+    """The value of ``fun(*primals)`` and its pullback.
+
+    Args:
+      fun: a function of arrays and pytrees of arrays.
+      *primals: where it is evaluated.
+      has_aux: whether `fun` returns a pair whose second element is not differentiated.
+      policy: what the pullback keeps, see `funcgrad.planning.make_plan`.
+
+    Returns:
+      ``(out, pullback)``, or ``(out, pullback, aux)``. ``pullback(ct)`` gives a tuple with one cotangent for each of
+      `primals`. It is a pytree: it can be returned from `jit`, stacked by `scan`, mapped by `vmap`.
+
+    Raises:
+      TypeError: for arguments or results that are no arrays.
+      MissingRuleError: for a primitive without a rule on the way of the gradient.
+
+    >>> import jax.numpy as jnp
+    >>> out, pullback = vjp(lambda x, y: x * jnp.sin(y), 2.0, 0.0)
+    >>> [float(ct) for ct in pullback(1.0)]
+    [0.0, 2.0]
+    """
+    check_callable(fun)
+    recording, in_tree = record_call(fun, primals, has_aux)
+    graph = recording.graph
+    pullback = Pullback(recording.pullback(policy), in_tree, recording.out_tree,
+                        tuple(graph.avals[: len(graph.inputs)]), tuple(recording.out_avals))
+    out = jax.tree.unflatten(recording.out_tree, recording.outputs)
+    return (out, pullback, recording.aux) if has_aux else (out, pullback)
+
+
+def record_call(fun: Callable[..., Any], args: tuple, has_aux: bool = False) -> tuple[Recording, Any]:
+    """The recording of ``fun(*args)`` for arguments that are pytrees, and their tree structure."""
+    leaves, in_tree = jax.tree.flatten(args)
+    leaves = list(map(_compat.canonicalize, leaves))
+
+    def flat(*values: Any) -> Any:
+        return fun(*jax.tree.unflatten(in_tree, values))
+
+    return record(flat, leaves, name=_name(fun), has_aux=has_aux), in_tree
+
+
+def pushforward(recording: Recording) -> Callable[[Sequence[Array | None]], list[Array | None]]:
+    """Forward mode: tangents of a recording's outputs from those of its inputs, None being zero on both sides.
+
+    The pullback is linear, and its transpose is the pushforward: the vjp of the vjp (Townsend 2017; Radul et al. 2023,
+    "You Only Linearize Once", the other way round). No rule of its own.
+    """
+    graph = recording.graph
+    live = [carries_gradient(aval) and isinstance(v, int)
+            for v, aval in zip(graph.outputs, recording.out_avals, strict=True)]
+    avals = [aval.to_ct_aval() for aval, flag in zip(recording.out_avals, live, strict=True) if flag]
+
+    def transposed(*cts: Array) -> dict[int, Array]:
+        remaining = iter(cts)
+        full = [next(remaining) if flag else None for flag in live]
+        in_cts = sweep(graph, recording.read, full)
+        return {i: ct for i, ct in enumerate(in_cts) if ct is not None}
+
+    linear = record_linear(transposed, avals, graph.name)
+    reached = jax.tree.unflatten(linear.out_tree, range(linear.out_tree.num_leaves))
+
+    def push(tangents: Sequence[Array | None]) -> list[Array | None]:
+        ordered: list[Array | None] = [None] * len(reached)
+        for number, position in reached.items():
+            ordered[position] = tangents[number]
+        results = iter(sweep(linear.graph, linear.read, ordered))
+        return [next(results) if flag else None for flag in live]
+
+    return push
+
+
+def _name(fun: Callable[..., Any]) -> str:
+    return getattr(fun, "__name__", type(fun).__name__)

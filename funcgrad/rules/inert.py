@@ -1,0 +1,87 @@
+"""What has no cotangent, what lets one pass, and what cannot have one, with the true reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax import lax
+from jax.experimental import sparse
+from jax.experimental.sparse.linalg import spsolve_p
+from jax.extend.core import primitives as p
+
+from funcgrad import _compat
+from funcgrad.rule import constant, joint, linear, unsupported
+
+Array = Any
+Aval = Any
+
+
+# ---- identities ----
+
+
+def barrier_operands(active: tuple, cts: tuple, _outs: tuple, *_operands: Aval) -> list:
+    """The identity, behind a barrier again: what the compiler may not move forward it may not move backward."""
+    live = [i for i, flag in enumerate(active) if flag and cts[i] is not None]
+    results: list[Array | None] = [None] * len(active)
+    for i, ct in zip(live, lax.optimization_barrier([cts[i] for i in live]), strict=True):
+        results[i] = ct
+    return results
+
+
+joint(lax.optimization_barrier_p, barrier_operands)
+linear(p.name_p, lambda ct, _x, *, name: ct)
+linear(lax.stage_p, lambda ct, _x: ct)
+linear(_compat.tie_p, None, lambda ct, _x, _y: ct)
+
+# ---- values out of nothing ----
+
+constant(p.iota_p, p.empty2_p, p.axis_index_p, p.create_token_p, p.after_all_p, *_compat.VALUES_OUT_OF_NOTHING)
+
+# ---- random bits and keys: integers ----
+
+constant(p.random_seed_p, p.random_split_p, p.random_fold_in_p, p.random_bits_p, p.threefry2x32_p,
+         p.rng_bit_generator_p, *_compat.KEYS_AND_BITS)
+
+# ---- effects without a result ----
+
+constant(lax.dce_sink_p, *_compat.EFFECTS)
+
+# ---- no derivative ----
+
+HOST = ("it runs Python code that nobody can differentiate; jax.grad refuses it too. Give the function around it its "
+        "own rule with jax.custom_vjp")
+FOREIGN = ("it runs foreign code that nobody can differentiate; jax.grad refuses it too. Give the function around it "
+           "its own rule with jax.custom_vjp")
+KERNEL = "it is one half of a GPU kernel's custom_vjp, whose rule is used instead; jax.grad refuses it too"
+SPARSE = "sparse formats are not supported; convert with `.todense()` before the function that is differentiated"
+BOX = "boxes and logs are mutable containers of JAX's own internals; use values or jax.new_ref"
+REFERENCE = "it belongs to the inside of a Pallas kernel; jax.grad refuses it too"
+
+for primitive in _compat.HOST_CALLBACKS:
+    unsupported(primitive, reason=HOST)
+for primitive in _compat.FOREIGN_CODE:
+    unsupported(primitive, reason=FOREIGN)
+for primitive in _compat.GPU_KERNELS:
+    unsupported(primitive, reason=KERNEL)
+for primitive in _compat.BOXES_AND_LOGS:
+    unsupported(primitive, reason=BOX)
+for primitive in _compat.PALLAS_REFERENCES:
+    unsupported(primitive, reason=REFERENCE)
+for primitive in (
+    sparse.bcoo_dot_general_p, sparse.bcoo_dot_general_sampled_p, sparse.bcoo_extract_p,
+    sparse.bcoo_fromdense_p, sparse.bcoo_sort_indices_p, sparse.bcoo_spdot_general_p,
+    sparse.bcoo_sum_duplicates_p, sparse.bcoo_todense_p,
+    sparse.bcoo_transpose_p, sparse.bcsr_dot_general_p, sparse.bcsr_extract_p, sparse.bcsr_fromdense_p,
+    sparse.bcsr_todense_p, sparse.coo_fromdense_p, sparse.coo_matmat_p, sparse.coo_matvec_p, sparse.coo_todense_p,
+    sparse.csr_fromdense_p, sparse.csr_matmat_p, sparse.csr_matvec_p, sparse.csr_todense_p,
+    sparse.todense_p, spsolve_p, *_compat.SPARSE_KERNELS,
+):
+    unsupported(primitive, reason=SPARSE)
+
+unsupported(p.rng_uniform_p, reason=(
+    "its sample comes from a hidden state, so it is no function of its bounds; jax.grad refuses it too. "
+    "Use jax.random.uniform"))
+unsupported(_compat.call_exported_p, reason=(
+    "an exported program keeps no rules; jax.grad refuses it too. "
+    "Export with vjp_order >= 1, and call it through jax.export"))
+unsupported(_compat.unreachable_p, reason="it stands for an error that is raised when it runs")

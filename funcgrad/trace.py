@@ -21,6 +21,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
 from funcgrad.graph import Literal, Node, Operand, Params, PullbackSpec, carries_gradient
+from funcgrad.interning import intern_params
 from funcgrad.pullback import zeros_like_aval
 from funcgrad.rule import MapClass, VJPRule, lookup
 
@@ -262,6 +263,7 @@ class GraphTrace(Trace):
                               rerunnable: bool = True) -> list[GraphTracer]:
         """Run a primitive that gives back its own pullback, and note the pullback's leaves as hidden outputs."""
         active = self._active(args)
+        params = intern_params(params) if rerunnable else params
         if not any(active) and rerunnable:
             return self._process_first_order(primitive, VJPRule(primitive, MapClass.CONSTANT), args, params)
         unknown = any(self.lower(value) is UNKNOWN for value in args)

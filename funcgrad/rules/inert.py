@@ -36,6 +36,7 @@ linear(_compat.tie_p, None, lambda ct, _x, _y: ct)
 # ---- values out of nothing ----
 
 constant(p.iota_p, p.empty2_p, p.axis_index_p, p.create_token_p, p.after_all_p, *_compat.VALUES_OUT_OF_NOTHING)
+constant(lax.stop_gradient_p)  # JAX kept a primitive of its own for it, so that a graph shows where the path was cut
 
 # ---- random bits and keys: integers ----
 

@@ -12,16 +12,18 @@ import pytest
 from reference import finite_difference
 from reference.finite_difference import directional_derivative, gradient, partial_derivative
 
-# name: (function, derivative, interval, largest error relative to max(1, |derivative|) that it may need)
+# name: (function, derivative, interval, tolerance: the estimated error stays below it, times max(1, |derivative|))
+# The tolerances are a few times the largest estimate seen at 200 to 2,000 random points.
 SMOOTH = {
     "sin": (np.sin, np.cos, (-10.0, 10.0), 1e-10),
-    "fast_wave": (lambda x: np.sin(1e4 * x), lambda x: 1e4 * np.cos(1e4 * x), (-3.0, 3.0), 1e-4),
+    "fast_wave": (lambda x: np.sin(1e4 * x), lambda x: 1e4 * np.cos(1e4 * x), (-3.0, 3.0), 5e-4),
     "exp": (np.exp, np.exp, (-20.0, 20.0), 1e-11),
     "log_small": (np.log, np.reciprocal, (1e-8, 1e-3), 1e-9),
     "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x), (1e-3, 1e3), 1e-10),
     "tanh": (np.tanh, lambda x: 1.0 / np.cosh(x) ** 2, (-8.0, 8.0), 1e-10),
     "polynomial": (lambda x: x**7 - 3 * x**5, lambda x: 7 * x**6 - 15 * x**4, (-3.0, 3.0), 1e-10),
-    "cancels": (lambda x: (1e8 + x * x) - 1e8, lambda x: 2.0 * x, (-3.0, 3.0), 1e-4),
+    # Not from 0: see test_a_staircase_that_was_widened_again_looks_flat.
+    "cancels": (lambda x: (1e8 + x * x) - 1e8, lambda x: 2.0 * x, (0.1, 3.0), 5e-4),
     "pole": (np.reciprocal, lambda x: -1.0 / x**2, (-1.0, 1.0), 1e-9),
     "narrow": (
         lambda x: 1.0 / (1.0 + (1e6 * x) ** 2),
@@ -39,13 +41,10 @@ def test_error_estimate_is_honest_and_small(name):
     if derivative is None:
         special = pytest.importorskip("scipy.special")
         derivative = lambda x: special.digamma(x) - 1.0 / x  # noqa: E731
-    dishonest, points = 0, np.random.default_rng(0).uniform(low, high, size=100)
-    for x in points.tolist():
-        estimate, truth = directional_derivative(function, x, 1.0), float(derivative(np.float64(x)))
-        assert abs(estimate.value - truth) <= 3.0 * estimate.error, x
-        dishonest += abs(estimate.value - truth) > estimate.error
-        assert estimate.error <= tolerance * max(1.0, abs(truth)), x
-    assert dishonest <= 1
+    for x in np.random.default_rng(0).uniform(low, high, size=100).tolist():
+        value, error = directional_derivative(function, x, 1.0)
+        truth = float(derivative(np.float64(x)))
+        assert abs(value - truth) <= error <= tolerance * max(1.0, abs(truth)), x
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -54,15 +53,24 @@ def test_a_float32_computation_inside_shows_in_the_error(hidden):
         out = jnp.sin(x.astype(jnp.float32))
         return out.astype(jnp.float64) if hidden else out
 
-    dishonest, points = 0, np.random.default_rng(0).uniform(-3.0, 3.0, size=100)
-    compiled = jax.jit(function)
-    for x in points:
+    compiled, too_small = jax.jit(function), 0
+    for x in np.random.default_rng(0).uniform(-3.0, 3.0, size=100):
         with jax.enable_x64(True):
             x = jnp.asarray(x)
-        estimate, truth = directional_derivative(compiled, x, np.float64(1.0)), math.cos(x)
-        dishonest += abs(estimate.value - truth) > estimate.error
-        assert 1e-8 < estimate.error < 0.05
-    assert dishonest <= 3
+        value, error = directional_derivative(compiled, x, np.float64(1.0))
+        too_small += abs(value - math.cos(x)) > error
+        assert abs(value - math.cos(x)) <= 3.0 * error
+        assert 1e-8 < error < 0.05
+    # Hidden rounding can only be seen by its effect, so one estimate in a hundred may fall short, by a little.
+    assert too_small <= (1 if hidden else 0)
+
+
+def test_a_staircase_that_was_widened_again_looks_flat():
+    # The limit that the module's notes name: near 0 all fine steps give the very same rounded value.
+    assert directional_derivative(lambda x: (1e8 + x * x) - 1e8, 1.6e-4, 1.0).value == 0.0
+    # Where the dtype that comes out is the one that was computed in, the error grants it.
+    value, error = directional_derivative(lambda x: np.float32(1.0 + 1e-3 * np.sin(x)), 0.3, 1.0)
+    assert abs(value - 1e-3 * math.cos(0.3)) <= error
 
 
 @pytest.mark.parametrize(

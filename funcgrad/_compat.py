@@ -44,6 +44,8 @@ from jax._src.lax import lax as _lax
 
 # Primitives that are in none of the public lists, though the functions that bind them are public.
 from jax._src.lax.lax import ragged_dot_general_p as ragged_dot_general_p
+from jax._src.lax.linalg import geqp3_p as geqp3_p
+from jax._src.lax.linalg import geqrf_p as geqrf_p
 from jax._src.lax.scaled_dot import scaled_dot_p as scaled_dot_p
 from jax._src.literals import TypedNdArray as TypedNdArray
 from jax._src.random import philox2x32 as _philox2x32
@@ -129,8 +131,18 @@ def typeof(value: Value) -> Aval:
 
 
 def canonicalize(value: Value) -> Value:
-    """A valid JAX value of the dtype that JAX would give it; raises TypeError for anything else."""
-    return value if isinstance(value, _core.Tracer) else _dtypes.canonicalize_value(value)
+    """A valid JAX value of the dtype that JAX would give it, with a shape; raises TypeError for anything else."""
+    if isinstance(value, _core.Tracer):
+        return value
+    return with_shape(_dtypes.canonicalize_value(value))
+
+
+def with_shape(value: Value) -> Value:
+    """Python's numbers as 0-d host arrays of the same weak type: a rule may ask any operand for its shape."""
+    if not isinstance(value, bool | int | float | complex) or isinstance(value, np.generic):
+        return value
+    aval = _core.typeof(value)
+    return TypedNdArray(np.asarray(value, aval.dtype), aval)
 
 
 def is_extended(dtype: Any) -> bool:
@@ -177,6 +189,11 @@ def source_line(source: Any) -> str:
     if frame is None:
         return "<unknown>"
     return f"{frame.file_name.rsplit('/', 1)[-1]}:{frame.start_line} in `{frame.function_name}`"
+
+
+def has_user_frame(source: Any) -> bool:
+    """Whether any frame of a source is the user's."""
+    return _source.user_frame(source.traceback) is not None
 
 
 def hide_frames(path: str) -> None:

@@ -68,7 +68,7 @@ class Literal:
     def of(value: Any) -> Literal:
         """The literal of a host scalar."""
         aval = _compat.typeof(value)
-        return Literal(value, aval, np.asarray(value, aval.dtype).tobytes())
+        return Literal(_compat.with_shape(value), aval, np.asarray(value, aval.dtype).tobytes())
 
     def __repr__(self) -> str:
         return f"{np.asarray(self.value).item()}"

@@ -315,7 +315,7 @@ def evaluate(jaxpr: Any, args: Sequence[Value]) -> list[Value]:
     """
     with take_current_trace() as current:
         trace = current
-    stack = source_info_util.current_name_stack()
+    stack, outer = source_info_util.current_name_stack(), _compat.current_source()
     env: dict[Any, Value] = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
     env |= dict(zip(jaxpr.jaxpr.invars, args, strict=True))
 
@@ -324,8 +324,9 @@ def evaluate(jaxpr: Any, args: Sequence[Value]) -> list[Value]:
 
     last = _last_uses(jaxpr.jaxpr)
     for index, eqn in enumerate(jaxpr.jaxpr.eqns):
-        info = eqn.source_info
-        with (source_info_util.user_context(info.traceback, name_stack=stack + info.name_stack), eqn.ctx.manager):
+        info = eqn.source_info  # of jnp's own programs all frames are JAX's: then the line that called them counts
+        traceback = info.traceback if _compat.has_user_frame(info) else outer.traceback
+        with (source_info_util.user_context(traceback, name_stack=stack + info.name_stack), eqn.ctx.manager):
             results = _evaluate_equation(trace, eqn, [read(atom) for atom in eqn.invars])
         env.update(zip(eqn.outvars, results, strict=True))
         for variable in last.get(index, ()):

@@ -13,7 +13,7 @@ from jax import lax
 
 from funcgrad import _compat
 from funcgrad.graph import Graph
-from funcgrad.pullback import materialize, sweep, zeros_like_aval
+from funcgrad.pullback import materialize, sweep
 from funcgrad.rules.call import nothing_saveable
 from funcgrad.trees import canonical_argnums, check_callable, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
@@ -256,8 +256,7 @@ def _tangents_of(recording: Recording) -> Callable[[Sequence[Any]], list[Any]]:
 
     def tangents_of(tangents: Sequence[Any]) -> list[Any]:
         given = [t if flag else None for t, flag in zip(tangents, active, strict=True)]
-        return [zeros_like_aval(aval) if t is None else t
-                for t, aval in zip(push(given), recording.out_avals, strict=True)]
+        return [materialize(t, aval) for t, aval in zip(push(given), recording.out_avals, strict=True)]
 
     return tangents_of
 

@@ -71,8 +71,13 @@ class Over:
 
 
 def unbroadcast(ct: Array, operand: Array) -> Array:
-    """A cotangent summed to its operand's shape: binary primitives take a scalar beside an array."""
-    return ct if ct.shape == operand.shape else lax.reduce_sum(ct, tuple(range(ct.ndim)))
+    """A cotangent summed to its operand's shape: binary primitives stretch scalars and axes of size 1."""
+    if ct.shape == operand.shape:
+        return ct
+    if operand.shape == ():
+        return lax.reduce_sum(ct, tuple(range(ct.ndim)))
+    axes = tuple(i for i, (mine, whole) in enumerate(zip(operand.shape, ct.shape, strict=True)) if mine != whole)
+    return lax.reshape(lax.reduce_sum(ct, axes), operand.shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,6 @@ from jax.extend.core import primitives as p
 
 from funcgrad.pullback import zeros_like_aval
 from funcgrad.rule import joint, linear
-from funcgrad.rules import scatter as scatter  # the other half of the family registers with this one
 
 Array = Any
 Aval = Any

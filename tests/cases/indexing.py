@@ -64,7 +64,7 @@ GATHER = (
              Boundary("out of range", (GRID, np.array(FAR_ROWS))),
              Boundary("all out of range", (GRID, np.array([[-1], [5], [-9], [70]]))),
              Boundary("uint8", (GRID, np.array([[255], [127], [2], [4]], np.uint8))),
-             Boundary("infinite operand", (GRID / np.where(GRID == 3, 0, 1), np.array(FAR_ROWS))),
+             Boundary("infinite operand", (np.where(GRID == 3, np.inf, GRID), np.array(FAR_ROWS))),
          )),
     Case("gather[rows,nan]", ("gather",), gather(ROWS, (1, 3), "fill"), at((5, 3), [[3], [0], [3], [1]]),
          boundary=(Boundary("out of range", (GRID, np.array(FAR_ROWS))),)),

@@ -170,6 +170,13 @@ def concrete_or_none(value: Value) -> Any:
     return _core.to_concrete_value(value)
 
 
+def executes_at_once() -> bool:
+    """Whether operations run now, on arrays, and nobody asked to see each of them (`disable_jit`, `debug_nans`, …)."""
+    watched = (_config.disable_jit.value or _config.debug_nans.value or _config.debug_infs.value
+               or _config.debug_key_reuse.value)
+    return _core.trace_ctx.trace is eval_trace and not watched
+
+
 def trace_context() -> Any:
     """What, besides its arguments, the result of tracing depends on: x64 mode, mesh, axis names, …
 

@@ -12,8 +12,9 @@ import numpy as np
 from jax import lax
 
 from funcgrad import _compat
+from funcgrad.eager import backward
 from funcgrad.graph import Graph
-from funcgrad.pullback import materialize, sweep
+from funcgrad.pullback import materialize
 from funcgrad.rules.call import nothing_saveable
 from funcgrad.trees import canonical_argnums, check_callable, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
@@ -84,7 +85,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         out = jax.tree.unflatten(recording.out_tree, recording.outputs)
         _check_scalar(out)
         _check_outputs("grad", out, holomorphic)
-        cts = sweep(recording.graph, recording.read, [lax.full_like(recording.outputs[0], 1)])
+        cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
         gradient = jax.tree.unflatten(in_tree, _materialized(recording, cts))
         value = (out, recording.aux) if has_aux else out
         return value, gradient[0] if isinstance(numbers, int) else gradient

@@ -1,0 +1,79 @@
+"""Floor 7: eager gradients without an operation-by-operation sweep.
+
+Outside `jit` the forward pass runs as the user wrote it. The backward sweep of a small graph is one compiled program,
+made when a graph of this structure is first seen; so the same input gives the same bits from the first call on. A
+function whose graph keeps changing (a Python loop until convergence) would compile again and again: after a few
+structures its further ones are swept operation by operation, and stay so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+
+from funcgrad import _compat
+from funcgrad.graph import Graph
+from funcgrad.planning import Plan, make_plan
+from funcgrad.pullback import FlatPullback, sweep
+from funcgrad.rules.staging import spread
+from funcgrad.vjp import Recording
+
+Array = Any
+
+#: Graphs with more nodes are swept operation by operation: compile time would not come back.
+LARGEST_COMPILED = 400
+#: So many structures of one function are compiled.
+STRUCTURES_PER_FUNCTION = 8
+
+
+def backward(recording: Recording, cts: Sequence[Array | None], fun: Callable[..., Any]) -> list[Array | None]:
+    """The backward sweep of a run: compiled when we are outside `jit` and it pays, else operation by operation.
+
+    Args:
+      recording: the run.
+      cts: cotangents of its outputs, None for zero.
+      fun: the user's function, whose structures are counted.
+    """
+    graph = recording.graph
+    if 1 < len(graph.nodes) <= LARGEST_COMPILED and _compat.executes_at_once():
+        # by code, not by function: a closure made anew in each step is one function, and its arrays must not be kept
+        program = _program(graph, getattr(fun, "__code__", type(fun)))
+        if program is not None:
+            return program(recording, cts)
+    return sweep(graph, recording.read, cts)
+
+
+@lru_cache(maxsize=4096)
+def _program(graph: Graph, owner: Hashable) -> Callable[[Recording, Sequence[Array | None]], list[Array | None]] | None:
+    """The compiled sweep of a graph, or None when its owner has had its share."""
+    seen = _structures(owner)
+    if len(seen) >= STRUCTURES_PER_FUNCTION:
+        return None
+    seen.append(None)
+    plan = make_plan(graph, "everything")
+
+    def run(recording: Recording, cts: Sequence[Array | None]) -> list[Array | None]:
+        given = tuple(i for i, ct in enumerate(cts) if ct is not None)
+        residuals = tuple(recording.values[v] for v in plan.saved)
+        return _compiled(graph, plan, given)(residuals, tuple(cts[i] for i in given))
+
+    return run
+
+
+@lru_cache(maxsize=4096)
+def _structures(owner: Hashable) -> list[None]:
+    """One entry for each structure of `owner` that was compiled."""
+    del owner
+    return []
+
+
+@lru_cache(maxsize=4096)
+def _compiled(graph: Graph, plan: Plan, given: tuple[int, ...]) -> Callable[..., list[Array | None]]:
+    def pull(residuals: tuple[Array, ...], cts: tuple[Array, ...]) -> list[Array | None]:
+        return FlatPullback(graph, plan, residuals)(spread(cts, given, len(graph.outputs)))
+
+    pull.__name__ = f"pullback({graph.name})"
+    return jax.jit(pull)

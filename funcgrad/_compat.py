@@ -5,7 +5,9 @@ No other file of funcgrad imports ``jax._src``. Nothing here differentiates.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,9 @@ from jax._src import dtypes as _dtypes
 from jax._src import ffi as _ffi
 from jax._src import hijax as _hijax
 from jax._src import linear_util as _lu
+from jax._src import pjit as _pjit
 from jax._src import random as _random
+from jax._src import shard_alike as _shard_alike
 from jax._src import source_info_util as _source
 
 # Symbolic zeros that `custom_vjp` and `custom_jvp` hand to the user's own rules; the user sees `jax.custom_derivatives.
@@ -41,6 +45,7 @@ from jax._src.export import shape_poly as _shape_poly
 from jax._src.interpreters import partial_eval as _pe
 from jax._src.lax import control_flow as _control_flow
 from jax._src.lax import lax as _lax
+from jax._src.lax import parallel as _parallel
 
 # Primitives that are in none of the public lists, though the functions that bind them are public.
 from jax._src.lax.lax import ragged_dot_general_p as ragged_dot_general_p
@@ -60,6 +65,8 @@ from jax.experimental.sparse import _lowerings as _sparse
 
 Aval = Any
 Value = Any
+
+_NUMPY = os.path.dirname(np.__file__) + os.sep
 
 # Primitives without a public name, which `rules.inert` classifies: a rule is bound to the object itself.
 
@@ -110,6 +117,34 @@ PALLAS_REFERENCES = (_state.pin_p, _state.unpin_p, _state.create_linear_p, _stat
 
 #: What the sparse formats' lowerings bind.
 SPARSE_KERNELS = (_sparse.coo_spmv_p, _sparse.coo_spmm_p, _sparse.csr_spmv_p, _sparse.csr_spmm_p)
+
+# Collectives that `jax.lax.psum`, `all_gather` and `pcast` bind, by the types of mesh axes on both sides.
+pbroadcast_p = _parallel.pbroadcast_p
+psum_invariant_p = _parallel.psum_invariant_p
+unreduced_psum_p = _parallel.unreduced_psum_p
+all_gather_invariant_p = _parallel.all_gather_invariant_p
+all_gather_reduced_p = _parallel.all_gather_reduced_p
+reduce_scatter_p = _parallel.reduce_scatter_p
+unreduced_reduce_scatter_p = _parallel.unreduced_reduce_scatter_p
+pvary_p = _core.pvary_p
+preduced_p = _parallel.preduced_p
+vary_unreduced_cast_p = _parallel.vary_unreduced_cast_p
+reduced_vary_cast_p = _core.reduced_vary_cast_p
+
+# What `jax.sharding.reshard`, `with_layout_constraint` and `shard_alike` bind.
+reshard_p = _pjit.reshard_p
+layout_constraint_p = _pjit.layout_constraint_p
+shard_alike_p = _shard_alike.shard_alike_p
+
+#: Halves of collectives, which have no rules in JAX either.
+COLLECTIVE_HALVES = (
+    _parallel.psend_p, _parallel.precv_p, _parallel.all_gather_start_p, _parallel.all_gather_reduced_start_p,
+    _parallel.psum_start_p, _parallel.psum_invariant_start_p, _parallel.unreduced_psum_start_p,
+    _parallel.reduce_scatter_start_p, _parallel.unreduced_reduce_scatter_start_p, _parallel.all_to_all_start_p,
+    _parallel.pbroadcast_start_p, _parallel.ppermute_start_p, _parallel.all_gather_done_p, _parallel.psum_done_p,
+    _parallel.reduce_scatter_done_p, _parallel.all_to_all_done_p, _parallel.pbroadcast_done_p,
+    _parallel.ppermute_done_p,
+)
 
 #: A program read back by `jax.export`; and what raises an error when it runs.
 call_exported_p = _export.call_exported_p
@@ -191,16 +226,23 @@ def current_source() -> Any:
 
 
 def source_line(source: Any) -> str:
-    """``file.py:12 (function)`` for the user's innermost frame, or ``<unknown>``."""
-    frame = _source.user_frame(source.traceback) if source is not None else None
+    """``file.py:12 in `function``` for the user's innermost frame, or ``<unknown>``."""
+    frame = user_frame(source.traceback) if source is not None else None
     if frame is None:
         return "<unknown>"
     return f"{frame.file_name.rsplit('/', 1)[-1]}:{frame.start_line} in `{frame.function_name}`"
 
 
+@lru_cache(maxsize=4096)
+def user_frame(traceback: Any) -> Any | None:
+    """The innermost frame outside JAX, funcgrad and NumPy (whose `np.sum(x)` calls back into JAX), or None."""
+    frames = _source.user_frames(traceback)
+    return next((frame for frame in frames if not frame.file_name.startswith(_NUMPY)), None)
+
+
 def has_user_frame(source: Any) -> bool:
     """Whether any frame of a source is the user's."""
-    return _source.user_frame(source.traceback) is not None
+    return user_frame(source.traceback) is not None
 
 
 def hide_frames(path: str) -> None:
@@ -233,6 +275,16 @@ def abstract_eval(primitive: Any, avals: Sequence[Aval], params: dict[str, Any])
 def zeros_like_aval(aval: Aval) -> Value:
     """Zeros of an aval, with its weak type, sharding and varying mesh axes; public `full` takes only some of them."""
     return _zeros_like_aval(aval)
+
+
+def varying_axes(value: Value) -> frozenset:
+    """Mesh axes along which a value may differ, as `jax.shard_map` knows with ``check_vma``; empty without."""
+    return typeof(value).mat.varying
+
+
+def pvary(value: Value, axes: tuple) -> Value:
+    """Forget that a value is the same along these axes; itself where nobody keeps account (``check_vma=False``)."""
+    return _core.pvary(value, tuple(axis for axis in axes if axis not in varying_axes(value)))
 
 
 def fold_constant(value: Value, dtype: Any, weak_type: bool) -> Value | None:

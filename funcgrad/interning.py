@@ -1,7 +1,7 @@
 """Floor 2: programs that look alike become one object.
 
-`lax.scan` and `lax.cond` trace a fresh closure into a fresh jaxpr at each call, and a jaxpr is compared by identity. The
-first of all jaxprs of the same structure stands for them, so graphs compare by structure, and nothing is staged or
+`lax.scan` and `lax.cond` trace a fresh closure into a fresh jaxpr at each call, and a jaxpr is compared by identity.
+The first of all jaxprs of the same structure stands for them, so graphs compare by structure, and nothing is staged or
 compiled twice.
 """
 

@@ -283,11 +283,12 @@ class GraphTrace(Trace):
         leaves, tree = jax.tree.flatten(pullback)
         known: dict[int, Operand] = {id(v): t.number for v, t in zip(outputs, tracers, strict=True)}
         known |= {id(v): operand for v, operand in zip(values, operands, strict=True)}
-        hidden, numbers = [], []
+        hidden: list[int] = []
+        numbers: list[Operand] = []
         for leaf in leaves:
             if id(leaf) not in known:
-                known[id(leaf)] = self._number(leaf, _compat.typeof(leaf), False)
-                hidden.append(known[id(leaf)])
+                known[id(leaf)] = number = self._number(leaf, _compat.typeof(leaf), False)
+                hidden.append(number)
             numbers.append(known[id(leaf)])
         node = self.nodes[-1]
         self.nodes[-1] = Node(node.primitive, node.params, node.operands, node.active, node.outputs, node.out_active,

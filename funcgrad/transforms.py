@@ -385,9 +385,8 @@ def _check_tangents(primals: Any, tangents: Any) -> list[Any]:
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
         raise TypeError("primal and tangent arguments to jvp must be tuples or lists; found "
                         f"{type(primals).__name__} and {type(tangents).__name__}.")
-    primal_leaves, primal_tree = jax.tree.flatten(tuple(primals))
-    leaves, tree = jax.tree.flatten(tuple(tangents))
-    if tree != primal_tree or type(primals) is not type(tangents):
+    primal_leaves, leaves = jax.tree.leaves(tuple(primals)), jax.tree.leaves(tuple(tangents))
+    if jax.tree.structure(tuple(primals)) != jax.tree.structure(tuple(tangents)) or type(primals) is not type(tangents):
         raise TypeError("primal and tangent arguments to jvp must have the same tree structure.\n"
                         f"  primals:  {jax.tree.structure(primals)}\n  tangents: {jax.tree.structure(tangents)}")
     leaves = [_compat.canonicalize(leaf) for leaf in leaves]

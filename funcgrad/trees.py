@@ -57,6 +57,6 @@ def structure_difference(wanted: Any, given: Any) -> str:
     """One line for each place where two tree structures differ."""
     lines = [
         f"  at {jax.tree_util.keystr(path) or 'the root'}: {mine} in the output, {theirs} in the cotangent ({why})"
-        for path, mine, theirs, why in jax.tree_util.equality_errors_pytreedef(wanted, given)  # type: ignore[attr-defined]
+        for path, mine, theirs, why in jax.tree_util.equality_errors_pytreedef(wanted, given)
     ] if hasattr(jax.tree_util, "equality_errors_pytreedef") else []
     return "\n".join(lines) or f"  output:    {wanted}\n  cotangent: {given}"

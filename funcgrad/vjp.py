@@ -74,7 +74,7 @@ def record(fun: Callable[..., Any], values: Sequence[Array], active: Sequence[bo
     """
     avals = list(map(_compat.typeof, values))
     flags = list(map(carries_gradient, avals)) if active is None else active
-    return _record(fun, values, avals, flags, name or getattr(fun, "__name__", "function"), has_aux, mode)
+    return _record(fun, values, avals, flags, name or _name(fun), has_aux, mode)
 
 
 def record_linear(fun: Callable[..., Any], avals: Sequence[Any], name: str, has_aux: bool = False) -> Recording:
@@ -88,10 +88,11 @@ def _record(fun: Callable[..., Any], values: Sequence[Any], avals: Sequence[Any]
     with take_current_trace() as parent:
         trace = GraphTrace(parent, name, mode)
         tracers = [trace.new_tracer(v, a, f) for v, a, f in zip(values, avals, active, strict=True)]
-        with set_current_trace(trace, check_leaks=True):
+        with set_current_trace(trace):
             result = fun(*tracers)
             recording = _finished(trace, len(tracers), result, has_aux)
-            trace.invalidate()
+        trace.invalidate()
+        with set_current_trace(trace, check_leaks=True):  # after success only: an exception's frames hold tracers
             del trace, tracers, result
     return recording
 
@@ -203,4 +204,4 @@ def pushforward(recording: Recording) -> Callable[[Sequence[Array | None]], list
 
 
 def _name(fun: Callable[..., Any]) -> str:
-    return getattr(fun, "__name__", type(fun).__name__)
+    return str(getattr(fun, "__name__", type(fun).__name__))

@@ -40,8 +40,7 @@ def backward(recording: Recording, cts: Sequence[Array | None], fun: Callable[..
     graph = recording.graph
     if 1 < len(graph.nodes) <= LARGEST_COMPILED and _compat.executes_at_once():
         # by code, not by function: a closure made anew in each step is one function, and its arrays must not be kept
-        owner: Hashable = getattr(fun, "__code__", None) or type(fun)
-        program = _program(graph, owner)
+        program = _program(graph, getattr(fun, "__code__", str(type(fun))))
         if program is not None:
             return program(recording, cts)
     return sweep(graph, recording.read, cts)

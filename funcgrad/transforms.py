@@ -386,7 +386,8 @@ def _check_tangents(primals: Any, tangents: Any) -> list[Any]:
         raise TypeError("primal and tangent arguments to jvp must be tuples or lists; found "
                         f"{type(primals).__name__} and {type(tangents).__name__}.")
     primal_leaves, leaves = jax.tree.leaves(tuple(primals)), jax.tree.leaves(tuple(tangents))
-    if jax.tree.structure(tuple(primals)) != jax.tree.structure(tuple(tangents)) or type(primals) is not type(tangents):
+    trees: list[Any] = [jax.tree.structure(tuple(primals)), jax.tree.structure(tuple(tangents))]
+    if trees[0] != trees[1] or type(primals) is not type(tangents):
         raise TypeError("primal and tangent arguments to jvp must have the same tree structure.\n"
                         f"  primals:  {jax.tree.structure(primals)}\n  tangents: {jax.tree.structure(tangents)}")
     leaves = [_compat.canonicalize(leaf) for leaf in leaves]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from funcgrad.trace import UNKNOWN, evaluate
 from funcgrad.vjp import record_linear
 
 Array = Any
-static = partial(dataclasses.field, metadata={"static": True})
+STATIC = {"static": True}
 
 
 # ---- jit: stays a compiled unit, forward and backward ----
@@ -46,10 +45,10 @@ def jit_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, **params
 class JitPullback:
     """Pullback of a jitted function: the backward program is a compiled unit too, of the same mesh and options."""
 
-    graph: Graph = static()
-    plan: Plan = static()
-    params: Params = static()
-    residuals: tuple[Array, ...] = ()
+    graph: Graph = dataclasses.field(metadata=STATIC)
+    plan: Plan = dataclasses.field(metadata=STATIC)
+    params: Params = dataclasses.field(metadata=STATIC)
+    residuals: tuple[Array, ...]
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
@@ -106,10 +105,10 @@ def nothing_saveable(primitive: Any, *avals: Any, **params: Any) -> bool:
 class RematPullback:
     """Pullback of a `checkpoint`; a fence keeps XLA from merging the second run with the first."""
 
-    graph: Graph = static()
-    plan: Plan = static()
-    fenced: bool = static()
-    residuals: tuple[Array, ...] = ()
+    graph: Graph = dataclasses.field(metadata=STATIC)
+    plan: Plan = dataclasses.field(metadata=STATIC)
+    fenced: bool = dataclasses.field(metadata=STATIC)
+    residuals: tuple[Array, ...]
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         residuals = self.residuals
@@ -151,9 +150,9 @@ def custom_jvp_forward(active: tuple[bool, ...], *operands: Array, symbolic_zero
 class CustomJVPPullback:
     """Pullback of the tangent map of a `custom_jvp` function."""
 
-    active: tuple[bool, ...] = static()
-    indices: tuple[int, ...] = static()
-    tangents: FlatPullback = dataclasses.field()
+    active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
+    indices: tuple[int, ...] = dataclasses.field(metadata=STATIC)
+    tangents: FlatPullback
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         results = iter(self.tangents([cts[i] for i in self.indices]))
@@ -203,7 +202,7 @@ class BackwardRule:
         """`out_trees` is a fresh thunk in each call; what it holds is compared instead."""
         steps = tuple((step, tuple(out_trees() if arg is out_trees else arg for arg in args))
                       for step, args in bwd.transforms)
-        key = (bwd.f, _frozen(steps), bwd.params)
+        key: Hashable = (bwd.f, _frozen(steps), bwd.params)
         try:
             hash(key)
         except TypeError:  # a static argument that does not hash: this very rule only
@@ -221,11 +220,11 @@ def _frozen(value: Any) -> Any:
 class CustomVJPPullback:
     """The user's own pullback."""
 
-    backward: BackwardRule = static()
-    symbolic_zeros: bool = static()
-    active: tuple[bool, ...] = static()
-    out_avals: tuple[Any, ...] = static()
-    residuals: tuple[Array, ...] = ()
+    backward: BackwardRule = dataclasses.field(metadata=STATIC)
+    symbolic_zeros: bool = dataclasses.field(metadata=STATIC)
+    active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
+    out_avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
+    residuals: tuple[Array, ...]
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         given = [zero_tangent(aval, self.symbolic_zeros) if ct is None else ct

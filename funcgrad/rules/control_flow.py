@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from funcgrad.rule import higher_order
 from funcgrad.rules.staging import BodyKind, Layout, StagedForward, fixed_point, spread, stage_backward, stage_forward
 
 Array = Any
-static = partial(dataclasses.field, metadata={"static": True})
+STATIC = {"static": True}
 
 
 # ---- scan ----
@@ -104,10 +103,10 @@ class ScanPullback:
       stacked: by position in ``plan.saved``, one residual for each iteration.
     """
 
-    spec: ScanSpec = static()
-    consts: dict[int, Array] = dataclasses.field()
-    constants: dict[int, Array] = dataclasses.field()
-    stacked: dict[int, Array] = dataclasses.field()
+    spec: ScanSpec = dataclasses.field(metadata=STATIC)
+    consts: dict[int, Array]
+    constants: dict[int, Array]
+    stacked: dict[int, Array]
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         spec, graph = self.spec, self.spec.graph
@@ -164,7 +163,7 @@ def pull_scan_body(spec: tuple, *args: Array) -> list[Array]:
     summed = [add_cotangents(total, cts[i]) for total, i in zip(ct_consts, consts, strict=True)]
     xs = scan.indices(scan.num_consts + scan.num_carry, len(scan.graph.inputs) - scan.num_consts - scan.num_carry)
     handed_on = [zeros_like_aval(scan.graph.avals[i]) if cts[i] is None else cts[i] for i in (*carries, *xs)]
-    return [*summed, *handed_on]  # type: ignore[list-item]
+    return [*summed, *handed_on]
 
 
 # ---- cond and switch ----
@@ -179,7 +178,8 @@ def cond_forward(active: tuple[bool, ...], index: Array, *operands: Array, branc
     kind = BodyKind((True,) * len(operands), (True,) * count, inline=True)
     staged = tuple(stage_forward(branch, active[1:], kind) for branch in branches)
     slots, places = share_slots([_hidden_avals(s) for s in staged])
-    spec = CondSpec(tuple(BranchSpec(s.graph, s.plan, s.layout, place) for s, place in zip(staged, places, strict=True)))
+    spec = CondSpec(tuple(BranchSpec(s.graph, s.plan, s.layout, place)
+                          for s, place in zip(staged, places, strict=True)))
     programs = tuple(_fill_slots(s, slots, place) for s, place in zip(staged, places, strict=True))
     results = p.cond_p.bind(index, *operands, branches=programs, **params)
     read_in = sorted({i for s in staged for _, i in s.layout.inputs})
@@ -272,12 +272,12 @@ def _strong(value: Array, aval: Any) -> Array:
 class CondPullback:
     """Pullback of a `cond`: the same choice among the branches' pullbacks."""
 
-    spec: CondSpec = static()
-    index: Array = dataclasses.field()
-    inputs: dict[int, Array] = dataclasses.field()
-    outputs: dict[int, Array] = dataclasses.field()
-    constants: tuple[tuple[Array, ...], ...] = dataclasses.field()
-    slots: tuple[Array, ...] = dataclasses.field()
+    spec: CondSpec = dataclasses.field(metadata=STATIC)
+    index: Array
+    inputs: dict[int, Array]
+    outputs: dict[int, Array]
+    constants: tuple[tuple[Array, ...], ...]
+    slots: tuple[Array, ...]
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         first = self.spec.branches[0].graph

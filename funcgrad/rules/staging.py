@@ -1,8 +1,8 @@
 """Bodies of `jit`, `scan`, `cond` and the like: staged once into a forward and a backward program.
 
-The forward program of a body gives, besides the body's outputs, the residuals that its plan keeps and that nobody holds
-yet. Its pullback's static part, the body's graph and plan, compares by structure, so the backward program is staged once
-for all pullbacks that look alike.
+The forward program of a body gives, besides the body's outputs, the residuals that its plan keeps and that nobody
+holds yet. Its pullback's static part, the body's graph and plan, compares by structure, so the backward program is
+staged once for all pullbacks that look alike.
 """
 
 from __future__ import annotations

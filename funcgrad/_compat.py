@@ -5,8 +5,9 @@ No other file of funcgrad imports ``jax._src``. Nothing here differentiates.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +27,7 @@ from jax._src import linear_util as _lu
 from jax._src import pjit as _pjit
 from jax._src import random as _random
 from jax._src import shard_alike as _shard_alike
+from jax._src import shard_map as _shard_map
 from jax._src import source_info_util as _source
 
 # Symbolic zeros that `custom_vjp` and `custom_jvp` hand to the user's own rules; the user sees `jax.custom_derivatives.
@@ -62,6 +64,7 @@ from jax._src.random import threefry4x32 as _threefry4x32
 from jax._src.sharding_impls import UNSPECIFIED as UNSPECIFIED
 from jax._src.state import primitives as _state
 from jax.experimental.sparse import _lowerings as _sparse
+from jax.sharding import PartitionSpec, use_abstract_mesh
 
 Aval = Any
 Value = Any
@@ -287,6 +290,42 @@ def pvary(value: Value, axes: tuple) -> Value:
     if not _config._check_vma.value:
         return value
     return _core.pvary(value, tuple(axis for axis in axes if axis not in varying_axes(value)))
+
+
+#: What `jax.shard_map` binds. It has no public name.
+shard_map_p = _shard_map.shard_map_p
+
+
+@contextlib.contextmanager
+def inside_shard_map(mesh: Any, axes: frozenset, check_vma: bool) -> Iterator[None]:
+    """The context in which the body of a `shard_map` is traced: its axes have names, its mesh is manual."""
+    with (_shard_map._extend_axis_env(mesh, axes), use_abstract_mesh(_shard_map._as_manual_mesh(mesh, axes)),
+          _config._check_vma(check_vma)):
+        yield
+
+
+def shard_aval(aval: Aval, spec: Any, mesh: Any, axes: frozenset, check_vma: bool) -> Aval:
+    """What the body of a `shard_map` sees of an operand."""
+    return _core.shard_aval(mesh, axes, check_vma, spec, aval)
+
+
+def residual_spec(aval: Aval, mesh: Any, axes: frozenset, check_vma: bool) -> Any:
+    """The spec that takes any value of a `shard_map`'s body out and in: all its shards along the first dimension."""
+    return aval.nospec(mesh, check_vma, _shard_map._all_newly_manual_mesh_names(mesh, axes))
+
+
+def unmentioned_axes(spec: Any, mesh: Any, axes: frozenset) -> tuple:
+    """Manual axes along which an operand or output with this spec is the same everywhere."""
+    return tuple(_shard_map._unmentioned2(mesh, spec, axes))
+
+
+def bind_shard_map(jaxpr: Any, operands: Sequence[Value], params: dict[str, Any]) -> list[Value]:
+    """`shard_map` of a staged body; constants of the body become replicated operands."""
+    params = dict(params, jaxpr=jaxpr.jaxpr)
+    if jaxpr.consts:
+        replicated = (PartitionSpec(),) * len(jaxpr.consts)
+        params.update(jaxpr=_pe.convert_constvars_jaxpr(jaxpr.jaxpr), in_specs=replicated + tuple(params["in_specs"]))
+    return list(shard_map_p.bind(*jaxpr.consts, *operands, **shard_map_p.get_bind_params(params)))
 
 
 def fold_constant(value: Value, dtype: Any, weak_type: bool) -> Value | None:

@@ -149,14 +149,26 @@ pointwise(p.tanh_p, tanh)
 
 
 def one_minus_square(x: Array) -> Array:
-    """``1 - x**2`` as (1 - x)(1 + x), exact to the last bits near 1.
-
-    The square root of the complex one is continuous from above on the cuts of asin and acos, as XLA's functions are:
-    z - 1 is added up, not subtracted, because (-0.0) + 0.0 is +0.0.
-    """
-    if is_complex(x):
-        return lax.mul(lax.neg(lax.add(x, const(-1, x))), lax.add(x, const(1, x)))
+    """``1 - x**2`` as (1 - x)(1 + x), exact to the last bits near 1."""
     return lax.mul(lax.sub(const(1, x), x), lax.add(x, const(1, x)))
+
+
+def asin_root(x: Array) -> Array:
+    """``sqrt(1 - x**2)``, continuous from above on the cuts, as XLA's asin and acos are."""
+    root = lax.sqrt(one_minus_square(x))
+    return _other_branch(root, lax.imag(x), lax.real(x)) if is_complex(x) else root
+
+
+def asinh_root(x: Array) -> Array:
+    """``sqrt(1 + x**2)``, continuous from the right on the cuts, as XLA's asinh is."""
+    root = lax.sqrt(lax.add(lax.square(x), const(1, x)))
+    return _other_branch(root, lax.real(x), lax.neg(lax.imag(x))) if is_complex(x) else root
+
+
+def _other_branch(root: Array, across: Array, along: Array) -> Array:
+    """Change the sign on the one of two cuts (across = 0, along > 1) on which the square root takes the other side."""
+    on_cut = lax.bitwise_and(lax.eq(across, const(0, across)), lax.gt(along, const(1, along)))
+    return lax.select(on_cut, lax.neg(root), root)
 
 
 def acosh(_out: Array, x: Array) -> Over:
@@ -192,13 +204,13 @@ def atan2_abscissa(_out: Array, x: Array, y: Array) -> Over:
 pointwise(p.sin_p, lambda _out, x, *, accuracy: lax.cos(x, accuracy=accuracy))
 pointwise(p.cos_p, lambda _out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)))
 pointwise(p.tan_p, lambda out, _x, *, accuracy: lax.add(lax.square(out), const(1, out)))
-pointwise(p.asin_p, lambda _out, x: Over(lax.sqrt(one_minus_square(x))))
-pointwise(p.acos_p, lambda _out, x: Over(lax.neg(lax.sqrt(one_minus_square(x)))))
+pointwise(p.asin_p, lambda _out, x: Over(asin_root(x)))
+pointwise(p.acos_p, lambda _out, x: Over(lax.neg(asin_root(x))))
 pointwise(p.atan_p, lambda _out, x: Over(lax.add(lax.square(x), const(1, x))))
 pointwise(p.atan2_p, atan2_ordinate, atan2_abscissa)
 pointwise(p.sinh_p, lambda _out, x: lax.cosh(x))
 pointwise(p.cosh_p, lambda _out, x: lax.sinh(x))
-pointwise(p.asinh_p, lambda _out, x: Over(lax.sqrt(lax.sub(lax.square(x), const(-1, x)))))
+pointwise(p.asinh_p, lambda _out, x: Over(asinh_root(x)))
 pointwise(p.acosh_p, acosh)
 pointwise(p.atanh_p, lambda _out, x: Over(one_minus_square(x)))
 
@@ -227,22 +239,32 @@ closed_form(p.rem_p, lambda ct, _out, _x, _y: unbroadcast(ct, _x), rem_divisor)
 # ---- absolute value and sign ----
 
 
-def abs_vjp(ct: Array, _out: Array, x: Array) -> Array:
-    """``ct`` where x >= 0, ``-ct`` elsewhere (1 at 0, as in JAX); complex: ``ct conj(sign(x))``, 0 at 0."""
+def unit(x: Array) -> tuple[Array, Array, Array]:
+    """Real part, imaginary part and absolute value of x / |x| and x; (0, 0, 1) at 0.
+
+    Not `lax.sign`, whose rule in JAX is wrong for complex numbers: `jax.jvp` of this rule shall be right.
+    """
+    radius = lax.abs(x)
+    radius = lax.select(lax.eq(radius, lax.full_like(radius, 0)), lax.full_like(radius, 1), radius)
+    return lax.div(lax.real(x), radius), lax.div(lax.imag(x), radius), radius
+
+
+def abs_vjp(ct: Array, _out: Aval, x: Array) -> Array:
+    """``ct`` where x >= 0, ``-ct`` elsewhere (1 at 0, as in JAX); complex: ``ct conj(x) / |x|``, 0 at 0."""
     if not is_complex(x):
         return lax.select(lax.ge(x, lax.full_like(x, 0)), ct, lax.neg(ct))
-    sign = lax.sign(x)
-    return lax.complex(lax.mul(ct, lax.real(sign)), lax.neg(lax.mul(ct, lax.imag(sign))))
+    real, imag, _ = unit(x)
+    return lax.complex(lax.mul(ct, real), lax.neg(lax.mul(ct, imag)))
 
 
-def sign_vjp(ct: Array, out: Array, x: Array) -> Array | None:
-    """Complex only: x / |x| turns with the argument, ``i conj(sign) Im(ct sign) / |x|``; 0 at 0."""
+def sign_vjp(ct: Array, _out: Aval, x: Array) -> Array | None:
+    """Complex only: u = x / |x| turns with the argument of x, ``i conj(u) Im(ct u) / |x|``; 0 at 0."""
     if not is_complex(x):
         return None
-    radius = lax.abs(x)
-    safe = lax.select(lax.eq(radius, lax.full_like(radius, 0)), lax.full_like(radius, 1), radius)
-    turn = lax.div(lax.imag(lax.mul(ct, out)), safe)
-    return lax.complex(lax.mul(lax.imag(out), turn), lax.mul(lax.real(out), turn))
+    real, imag, radius = unit(x)
+    turn = lax.add(lax.mul(lax.real(ct), imag), lax.mul(lax.imag(ct), real))
+    turn = lax.div(turn, radius)
+    return lax.complex(lax.mul(imag, turn), lax.mul(real, turn))
 
 
 closed_form(p.abs_p, abs_vjp)

@@ -12,6 +12,10 @@ class MissingRuleError(NotImplementedError):
     """A primitive on the gradient's path has no VJP rule (JAX raises NotImplementedError there too)."""
 
 
+class MissingRuleValueError(MissingRuleError, ValueError):
+    """The same, for primitives where JAX raises ValueError: callbacks and foreign functions."""
+
+
 class DuplicateRuleError(ValueError):
     """A second rule was registered for a primitive."""
 
@@ -45,10 +49,11 @@ def describe(avals: Sequence[Any], active: Sequence[bool]) -> str:
 
 
 def missing_rule(primitive: Any, avals: Sequence[Any], active: Sequence[bool], params: dict[str, Any], source: str,
-                 reason: str) -> MissingRuleError:
+                 reason: str, kind: type[Exception] = NotImplementedError) -> MissingRuleError:
     """The error for a primitive that has no rule, or one that says it is unsupported."""
     shown = ", ".join(f"{key}={_short(value)}" for key, value in params.items()) or "none"
-    return MissingRuleError(
+    error = MissingRuleValueError if kind is ValueError else MissingRuleError
+    return error(
         f"no VJP rule for the primitive `{primitive}`.\n"
         f"  operands: {describe(avals, active)}\n"
         f"  params:   {shown}\n"

@@ -71,13 +71,15 @@ class Over:
 
 
 def unbroadcast(ct: Array, operand: Array) -> Array:
-    """A cotangent summed to its operand's shape: binary primitives stretch scalars and axes of size 1."""
+    """A cotangent in its operand's dtype and summed to its shape: binary primitives stretch axes of size 1."""
+    if ct.dtype != operand.dtype:  # `mul` can give a wider result than its operands
+        ct = lax.convert_element_type(ct, operand.dtype)
     if ct.shape == operand.shape:
         return ct
     if operand.shape == ():
         return lax.reduce_sum(ct, tuple(range(ct.ndim)))
     axes = tuple(i for i, (mine, whole) in enumerate(zip(operand.shape, ct.shape, strict=True)) if mine != whole)
-    return lax.reshape(lax.reduce_sum(ct, axes), operand.shape)
+    return lax.expand_dims(lax.reduce_sum(ct, axes), axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,7 @@ class VJPRule:
       functions: one for each operand (None: never a cotangent), or a single one for `joint` and `higher_order`.
       dear: recomputing the primitive costs more than keeping its outputs.
       reason: why it is unsupported, or a note for the table.
+      error: what JAX raises for an unsupported primitive; our error is one of those too.
     """
 
     primitive: Primitive
@@ -120,6 +123,7 @@ class VJPRule:
     functions: tuple[Callable[..., Any] | None, ...] = ()
     dear: bool = False
     reason: str = ""
+    error: type[Exception] = NotImplementedError
     kept: tuple[Kept, ...] = ()
 
     @property
@@ -274,6 +278,6 @@ def higher_order(primitive: Primitive, forward: Callable, dear: bool = False) ->
     return register(VJPRule(primitive, MapClass.HIGHER_ORDER, (forward,), dear=dear))
 
 
-def unsupported(primitive: Primitive, *, reason: str) -> VJPRule:
-    """Register the true reason why a primitive has no derivative here."""
-    return register(VJPRule(primitive, MapClass.UNSUPPORTED, reason=reason))
+def unsupported(primitive: Primitive, *, reason: str, error: type[Exception] = NotImplementedError) -> VJPRule:
+    """Register the true reason why a primitive has no derivative here, and the type of error that JAX raises."""
+    return register(VJPRule(primitive, MapClass.UNSUPPORTED, reason=reason, error=error))

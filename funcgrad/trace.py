@@ -253,7 +253,8 @@ class GraphTrace(Trace):
             raise errors.missing_rule(
                 primitive, list(map(_compat.typeof, args)), active, params,
                 _compat.source_line(_compat.current_source()),
-                rule.reason if rule is not None else "the primitive is not in the table")
+                rule.reason if rule is not None else "the primitive is not in the table",
+                rule.error if rule is not None else NotImplementedError)
         inert = VJPRule(primitive, MapClass.CONSTANT)
         return self._process_first_order(primitive, inert, args, params)
 

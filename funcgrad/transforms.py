@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,7 @@ from funcgrad import _compat
 from funcgrad.eager import backward
 from funcgrad.graph import Graph
 from funcgrad.pullback import materialize
-from funcgrad.rules.call import nothing_saveable
-from funcgrad.trees import canonical_argnums, check_callable, split_arguments
+from funcgrad.trees import canonical_argnums, check_callable, check_enough_arguments, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
 
 Argnums = int | Sequence[int]
@@ -79,6 +78,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
 
     @functools.wraps(fun, updated=())
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        check_enough_arguments(numbers, args)
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         _check_inputs("grad", chosen, holomorphic, allow_int)
         recording, in_tree = record_call(partial, chosen, has_aux)
@@ -181,7 +181,7 @@ def _standard_basis(tree: Any) -> Any:
     eye = jnp.eye(sum(sizes), dtype=jnp.result_type(*leaves) if leaves else None)
     parts = jnp.split(eye, np.cumsum(sizes[:-1]), axis=1) if leaves else []
     return jax.tree.unflatten(treedef, [
-        _converted(part.reshape(-1, *np.shape(leaf)), leaf) for part, leaf in zip(parts, leaves, strict=True)])
+        _converted(part.reshape(len(eye), *np.shape(leaf)), leaf) for part, leaf in zip(parts, leaves, strict=True)])
 
 
 def _split_rows(out: Any, leaf: Any, rows: Any) -> Any:
@@ -211,8 +211,10 @@ def _converted(array: Any, like: Any) -> Any:
 
 
 def _converted_like_input(array: Any, leaf: Any) -> Any:
-    """As `_converted`; the Jacobian with respect to integers has dtype float0 and stays so."""
-    return array if array.dtype == _compat.float0 else _converted(array, leaf)
+    """As `_converted`; the block of an integer argument is zero, in the argument's dtype."""
+    if array.dtype == _compat.float0:
+        array = np.zeros(array.shape, _dtype_of(leaf))
+    return _converted(array, leaf)
 
 
 # ---- forward mode, from the same rules ----
@@ -284,8 +286,9 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
 # ---- remat and graphs ----
 
 
-def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool = True, policy: Callable[..., Any] | None = None,
-               static_argnums: int | tuple[int, ...] = (), concrete: bool = False) -> Callable[..., Any]:
+def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool | Sequence[bool] = True,
+               policy: Callable[..., Any] | None = None, static_argnums: int | tuple[int, ...] = (),
+               static_argnames: str | Iterable[str] = ()) -> Callable[..., Any]:
     """A function that keeps its inputs and what `policy` names, and runs again when pulled; as ``jax.checkpoint``.
 
     The staging is JAX's own (``jax.checkpoint`` marks the region); the derivative of the region is ours.
@@ -293,8 +296,8 @@ def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool = True, policy: Cal
     >>> float(grad(checkpoint(lambda x: jnp.sin(jnp.sin(x))))(0.0))
     1.0
     """
-    return jax.checkpoint(fun, prevent_cse=prevent_cse, policy=policy or nothing_saveable,
-                          static_argnums=static_argnums, concrete=concrete)
+    return jax.checkpoint(fun, prevent_cse=prevent_cse, policy=policy, static_argnums=static_argnums,
+                          static_argnames=static_argnames)
 
 
 def make_graph(fun: Callable[..., Any], static_argnums: int | Sequence[int] = ()) -> Callable[..., Graph]:

@@ -22,17 +22,13 @@ def canonical_argnums(argnums: Argnums) -> int | tuple[int, ...]:
 def split_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, kwargs: dict) -> tuple[Callable, tuple]:
     """``(f, chosen)`` where ``f(*chosen) == fun(*args, **kwargs)`` and `chosen` are the arguments at `argnums`.
 
-    Raises TypeError when there are too few positional arguments, ValueError when argnums fall outside them.
+    Raises ValueError when `argnums` is empty or falls outside the positional arguments.
     """
     numbers = (argnums,) if isinstance(argnums, int) else argnums
-    largest = max(numbers, default=-1)
-    if largest >= len(args):
-        raise TypeError(
-            f"differentiating with respect to argnums={argnums} requires at least {largest + 1} positional arguments "
-            f"to be passed by the caller, but got only {len(args)} positional arguments."
-        )
-    if any(n < -len(args) for n in numbers):
-        raise ValueError(f"argnums={argnums} points before the first of {len(args)} positional arguments.")
+    if not numbers:
+        raise ValueError("argnums is empty: there is nothing to differentiate with respect to.")
+    if any(not -len(args) <= n < len(args) for n in numbers):
+        raise ValueError(f"argnums={argnums} falls outside the {len(args)} positional arguments that were passed.")
     positions = tuple(n % len(args) for n in numbers)
 
     def partial(*chosen: Any) -> Any:
@@ -43,6 +39,16 @@ def split_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, 
 
     partial.__name__ = getattr(fun, "__name__", type(fun).__name__)
     return partial, tuple(args[i] for i in positions)
+
+
+def check_enough_arguments(argnums: int | tuple[int, ...], args: tuple) -> None:
+    """Raises TypeError when there are fewer positional arguments than `argnums` asks for, as JAX's `grad` does."""
+    largest = argnums if isinstance(argnums, int) else max(argnums, default=-1)
+    if largest >= len(args):
+        raise TypeError(
+            f"differentiating with respect to argnums={argnums} requires at least {largest + 1} positional arguments "
+            f"to be passed by the caller, but got only {len(args)} positional arguments."
+        )
 
 
 def check_callable(fun: Any) -> None:

@@ -131,13 +131,15 @@ def _canonical_output(leaf: Any, name: str) -> Any:
 # ---- vjp and its transpose ----
 
 
-def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, policy: Policy = "minimal") -> Any:
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (),
+        policy: Policy = "minimal") -> Any:
     """The value of ``fun(*primals)`` and its pullback.
 
     Args:
       fun: a function of arrays and pytrees of arrays.
       *primals: where it is evaluated.
       has_aux: whether `fun` returns a pair whose second element is not differentiated.
+      reduce_axes: must be empty; JAX no longer uses it either.
       policy: what the pullback keeps, see `funcgrad.planning.make_plan`.
 
     Returns:
@@ -153,6 +155,8 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, policy: P
     >>> [float(ct) for ct in pullback(1.0)]
     [0.0, 2.0]
     """
+    if reduce_axes:
+        raise NotImplementedError("reduce_axes argument to vjp is deprecated")
     check_callable(fun)
     recording, in_tree = record_call(fun, primals, has_aux)
     graph = recording.graph

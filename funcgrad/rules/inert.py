@@ -59,9 +59,9 @@ BOX = "boxes and logs are mutable containers of JAX's own internals; use values 
 REFERENCE = "it belongs to the inside of a Pallas kernel; jax.grad refuses it too"
 
 for primitive in _compat.HOST_CALLBACKS:
-    unsupported(primitive, reason=HOST)
+    unsupported(primitive, reason=HOST, error=ValueError)
 for primitive in _compat.FOREIGN_CODE:
-    unsupported(primitive, reason=FOREIGN)
+    unsupported(primitive, reason=FOREIGN, error=ValueError)
 for primitive in _compat.GPU_KERNELS:
     unsupported(primitive, reason=KERNEL)
 for primitive in _compat.BOXES_AND_LOGS:

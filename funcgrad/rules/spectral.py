@@ -1,0 +1,247 @@
+"""Eigenvalues and singular values.
+
+Sources: Giles, "An extended collection of matrix derivative results for forward and reverse mode algorithmic
+differentiation" (Oxford NA-08-01, 2008), section 3; Wan and Zhang, "Automatic differentiation for complex valued SVD"
+(arXiv:1909.02659) for the complex phases.
+
+Vectors turn into each other at rates 1 / (difference of their values). Where two values are equal the numerator is zero
+for a function that depends on the space they span and not on the basis in it, and the quotient counts as 0 then; for
+other functions it is infinite, as the derivative is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.extend.core import primitives as p
+
+from funcgrad.rule import joint
+from funcgrad.rules.matrix import (
+    adjoint,
+    along_columns,
+    columns,
+    conj,
+    factored,
+    folded,
+    is_complex,
+    matmul,
+    matmul_nt,
+    matmul_tn,
+    rows,
+    solve_factored,
+    where,
+)
+
+Array = Any
+Aval = Any
+Active = tuple[bool, ...]
+Cotangents = Sequence[Array | None]
+
+#: Rounding errors of an inner product of n terms that still count as zero, in units of n · eps · the largest element.
+ROUNDINGS = 8
+
+
+def _pairs(values: Array) -> tuple[Array, Array]:
+    """``values[j]`` and ``values[i]`` at (i, j)."""
+    shape, batch = (*values.shape, values.shape[-1]), range(values.ndim - 1)
+    return (lax.broadcast_in_dim(values, shape, (*batch, values.ndim)),
+            lax.broadcast_in_dim(values, shape, (*batch, values.ndim - 1)))
+
+
+def _differences(values: Array) -> Array:
+    """``values[j] - values[i]`` at (i, j); ones on the diagonal."""
+    difference = lax.sub(*_pairs(values))
+    return where(lax.ne, difference, lax.full_like(difference, 1))
+
+
+def _quotient(numerator: Array, denominator: Array, *terms: Array) -> Array:
+    """numerator / denominator, where 0 / 0 is 0. Each of `terms` is what the numerator is a difference of."""
+    sizes = [lax.reduce_max(lax.abs(x), (x.ndim - 2, x.ndim - 1)) for x in terms]
+    size = sizes[0] if len(sizes) == 1 else lax.max(*sizes)
+    roundings = ROUNDINGS * max(numerator.shape[-2:]) * float(jax.dtypes.finfo(size.dtype).eps)
+    bound = lax.broadcast_in_dim(lax.mul(size, np.array(roundings, size.dtype)), numerator.shape,
+                                 tuple(range(size.ndim)))
+    settled = lax.bitwise_and(lax.le(lax.abs(numerator), bound),
+                              lax.eq(denominator, np.zeros((), denominator.dtype)))
+    safe = lax.select(settled, lax.full_like(denominator, 1), denominator)
+    quotient = lax.div(numerator, lax.convert_element_type(safe, numerator.dtype))
+    return lax.select(settled, lax.full_like(numerator, 0), quotient)
+
+
+def _skew(x: Array) -> Array:
+    return lax.sub(x, adjoint(x))
+
+
+def _halved(x: Array) -> Array:
+    return lax.mul(x, np.array(0.5, x.dtype))
+
+
+def _partial(what: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"the derivative of {what} for a part of the spectrum needs the other part.\n"
+        "To fix: leave out subset_by_index, or differentiate the values only.")
+
+
+# ---- eigh ----
+
+
+def eigh_cotangents(active: Active, ct: tuple, out: tuple, _a: Aval, *, lower: bool, sort_eigenvalues: bool,
+                    subset_by_index: tuple[int, int] | None, algorithm: Any) -> Cotangents:
+    """dw = Re diag(VᴴdA V), dV = V (F ∘ VᴴdA V) with F = 1/(wⱼ - wᵢ). The other triangle of A is never read."""
+    del active, sort_eigenvalues, algorithm
+    if _a.size == 0:
+        return [None]
+    (ct_v, ct_w), (v, w) = ct, out
+    if ct_v is None:
+        inner = lax.mul(along_columns(ct_w, v), conj(v))
+        return [folded(matmul_nt(inner, v), lower)]
+    if subset_by_index not in (None, (0, _a.shape[-1])):
+        raise _partial("eigenvectors")
+    turned = matmul_tn(v, ct_v)
+    inner = _halved(_quotient(where(lax.ne, _skew(turned)), _differences(w), turned))
+    if ct_w is not None:
+        inner = where(lax.ne, inner, along_columns(ct_w, inner))
+    return [folded(matmul(conj(v), matmul_nt(inner, v)), lower)]
+
+
+# ---- eig ----
+
+
+def eig_cotangents(active: Active, ct: tuple, out: tuple, a: Array, *, compute_left_eigenvectors: bool,
+                   compute_right_eigenvectors: bool, enable_eigvec_derivs: bool, implementation: Any) -> Cotangents:
+    """Right vectors are those of A, left vectors those of Aᴴ."""
+    del active
+    if a.size == 0:
+        return [None]
+    ct_w, *ct_vectors = ct
+    w, *vectors = out
+    if any(ct_v is not None for ct_v in ct_vectors) and not enable_eigvec_derivs:
+        raise NotImplementedError(
+            "eigenvectors of a general matrix have a derivative only if the eigenvalues are distinct and no vector has "
+            "two components tied for the largest.\n"
+            "To fix: bind `jax.lax.linalg.eig` with enable_eigvec_derivs=True, which states that.")
+    if not vectors:
+        _, vr = p.eig_p.bind(a, compute_left_eigenvectors=False, compute_right_eigenvectors=True,
+                             enable_eigvec_derivs=False, implementation=implementation)
+        total = _eig_operand(ct_w, None, w, vr)
+    elif compute_right_eigenvectors:
+        total = _eig_operand(ct_w, ct_vectors[-1], w, vectors[-1])
+    else:
+        total = None
+    if compute_left_eigenvectors:
+        ct_w_left = None if compute_right_eigenvectors or ct_w is None else conj(ct_w)
+        left = _eig_operand(ct_w_left, ct_vectors[0], conj(w), vectors[0])
+        if left is not None:
+            total = adjoint(left) if total is None else lax.add(total, adjoint(left))
+    return [total if total is None or is_complex(a) else lax.real(total)]
+
+
+def _eig_operand(ct_w: Array | None, ct_v: Array | None, w: Array, v: Array) -> Array | None:
+    """dw = diag(P), dV = V (F ∘ P) + V diag(c) with P = V⁻¹dA V, F = 1/(wⱼ - wᵢ).
+
+    c keeps each vector's length 1 and its largest component real, as LAPACK does.
+    """
+    if ct_v is not None:
+        ct_turn = _in_gauge(ct_v, v)
+        turned = matmul_tn(v, ct_turn)
+        inner = _quotient(where(lax.ne, turned), _differences(w), turned)
+        if ct_w is not None:
+            inner = where(lax.ne, inner, along_columns(ct_w, inner))
+    elif ct_w is not None:
+        inner = where(lax.eq, along_columns(ct_w, v))
+    else:
+        return None
+    return solve_factored(factored(v), matmul_nt(inner, v), trans=True)
+
+
+def _in_gauge(ct: Array, v: Array) -> Array:
+    """Cotangent of U in V = U + V diag(c), cⱼ = -Re(vⱼᴴuⱼ) - i Im(uₖⱼ)/vₖⱼ with vₖⱼ the largest component of vⱼ."""
+    axis = v.ndim - 2
+    largest = lax.argmax(lax.abs(v), axis, np.int32)
+    chosen = lax.eq(lax.broadcasted_iota(np.int32, v.shape, axis),
+                    lax.broadcast_in_dim(largest, v.shape, (*range(axis), axis + 1)))
+    zero = lax.full_like(v, 0)
+    along = lax.reduce_sum(lax.mul(ct, v), (axis,))
+    pivot = lax.real(lax.reduce_sum(lax.select(chosen, v, zero), (axis,)))
+    phase = lax.div(lax.imag(along), pivot)
+    ct_length = lax.mul(conj(v), along_columns(lax.real(along), v))
+    ct_phase = along_columns(lax.complex(lax.full_like(phase, 0), phase), v)
+    return lax.sub(ct, lax.add(ct_length, lax.select(chosen, ct_phase, zero)))
+
+
+# ---- svd ----
+
+
+def svd_cotangents(active: Active, ct: tuple, out: tuple, a: Array, *, full_matrices: bool, compute_uv: bool,
+                   subset_by_index: tuple[int, int] | None, algorithm: Any) -> Cotangents:
+    """ds = Re diag(UᴴdA V); with values only, the vectors are computed here."""
+    del active
+    if a.size == 0:
+        return [None]
+    ct_s, *ct_vectors = ct
+    if compute_uv:
+        s, u, vh = out
+    else:
+        s, u, vh = p.svd_p.bind(a, full_matrices=False, compute_uv=True, subset_by_index=subset_by_index,
+                                algorithm=algorithm)
+    count = s.shape[-1]
+    if all(ct_v is None for ct_v in ct_vectors):
+        u, vh = columns(u, 0, count), rows(vh, 0, count)
+        return [matmul(lax.mul(along_columns(ct_s, u), conj(u)), conj(vh))]
+    if subset_by_index not in (None, (0, min(a.shape[-2:]))):
+        raise _partial("singular vectors")
+    return [_svd_operand(ct, (s, u, vh), full_matrices)]
+
+
+def _svd_operand(ct: tuple, out: tuple, full: bool) -> Array:
+    """dU = U (F ∘ (P S + S Pᴴ) + i Im diag(P) S⁻¹) + (1 - UUᴴ) dA V S⁻¹ with P = UᴴdA V, F = 1/(sⱼ² - sᵢ²); V alike.
+
+    The phases of a complex pair are given to U, as JAX does. In ct_P the squares come apart into sums and differences
+    of singular values, which stay finite longer: F sⱼ = ½ (1/(sⱼ - sᵢ) + 1/(sⱼ + sᵢ)).
+    """
+    (ct_s, ct_u, ct_vh), (s, u, vh) = ct, out
+    k = s.shape[-1]
+    turned_u = None if ct_u is None else matmul_tn(u, ct_u)
+    turned_v = None if ct_vh is None else conj(matmul_nt(vh, ct_vh))
+    u1, v1h = columns(u, 0, k), rows(vh, 0, k)
+    inner = _svd_inner(ct_s, s, *(None if x is None else columns(rows(x, 0, k), 0, k) for x in (turned_u, turned_v)))
+    ct_a = matmul(matmul(conj(u1), inner), conj(v1h))
+    if turned_u is not None and u.shape[-2] > k:
+        rest = _outside(ct_u, turned_u, u, k, full)
+        ct_a = lax.add(ct_a, matmul(_quotient(rest, along_columns(s, rest), ct_u), conj(v1h)))
+    if turned_v is not None and vh.shape[-1] > k:
+        rest = _outside(adjoint(ct_vh), turned_v, adjoint(vh), k, full)
+        ct_a = lax.add(ct_a, matmul(conj(u1), adjoint(_quotient(rest, along_columns(s, rest), ct_vh))))
+    return ct_a
+
+
+def _svd_inner(ct_s: Array | None, s: Array, turned_u: Array | None, turned_v: Array | None) -> Array:
+    """Cotangent of P."""
+    sizes = [x for x in (turned_u, turned_v) if x is not None]
+    skew_u, skew_v = (lax.full_like(sizes[0], 0) if x is None else _skew(x) for x in (turned_u, turned_v))
+    if is_complex(skew_u):
+        skew_v = where(lax.ne, skew_v, lax.neg(skew_u))
+    inner = _halved(lax.add(_quotient(lax.add(skew_u, skew_v), _differences(s), *sizes),
+                            _quotient(lax.sub(skew_u, skew_v), lax.add(*_pairs(s)), *sizes)))
+    return inner if ct_s is None else lax.add(inner, where(lax.eq, along_columns(ct_s, inner)))
+
+
+def _outside(ct: Array, turned: Array, vectors: Array, k: int, full: bool) -> Array:
+    """What `ct` wants of the first k vectors outside the space they span; the full matrix gives the rest of the basis,
+    which turns the other way."""
+    if not full:
+        return lax.sub(ct, matmul(conj(vectors), turned))
+    end = turned.shape[-1]
+    block = columns(rows(_skew(turned), k, end), 0, k)
+    return matmul(conj(columns(vectors, k, end)), block)
+
+
+# ---- the table ----
+
+joint(p.eigh_p, eigh_cotangents, dear=True)
+joint(p.eig_p, eig_cotangents, dear=True)
+joint(p.svd_p, svd_cotangents, dear=True)

@@ -311,7 +311,11 @@ def shard_aval(aval: Aval, spec: Any, mesh: Any, axes: frozenset, check_vma: boo
 
 def residual_spec(aval: Aval, mesh: Any, axes: frozenset, check_vma: bool) -> Any:
     """The spec that takes any value of a `shard_map`'s body out and in: all its shards along the first dimension."""
-    return aval.nospec(mesh, check_vma, _shard_map._all_newly_manual_mesh_names(mesh, axes))
+    if not check_vma:
+        return PartitionSpec(tuple(_shard_map._all_newly_manual_mesh_names(mesh, axes)))
+    kind = aval.mat  # what varies along the axes of an outer `shard_map` stays as it is
+    along = tuple(axis for axis in mesh.axis_names if axis in kind.varying & axes)
+    return PartitionSpec(*(along,) if along else (), unreduced=kind.unreduced, reduced=kind.reduced)
 
 
 def unmentioned_axes(spec: Any, mesh: Any, axes: frozenset) -> tuple:

@@ -46,11 +46,11 @@ class ScatterParams(NamedTuple):
         for dim, window_dim in self.window_dims(operand.ndim):
             sizes[dim] = updates_shape[window_dim]
         inverse = lax.GatherDimensionNumbers(
-            offset_dims=numbers.update_window_dims,
-            collapsed_slice_dims=numbers.inserted_window_dims,
-            start_index_map=numbers.scatter_dims_to_operand_dims,
-            operand_batching_dims=numbers.operand_batching_dims,
-            start_indices_batching_dims=numbers.scatter_indices_batching_dims,
+            offset_dims=tuple(numbers.update_window_dims),
+            collapsed_slice_dims=tuple(numbers.inserted_window_dims),
+            start_index_map=tuple(numbers.scatter_dims_to_operand_dims),
+            operand_batching_dims=tuple(numbers.operand_batching_dims),
+            start_indices_batching_dims=tuple(numbers.scatter_indices_batching_dims),
         )
         # A scatter drops what a gather would clamp when indices break the promise to be in bounds.
         mode = Mode.CLIP if self.mode is Mode.CLIP else Mode.FILL_OR_DROP

@@ -95,7 +95,7 @@ linear(p.nextafter_p, lambda ct, _x, _y: unbroadcast(ct, _x), None)
 # ---- exponentials, logarithms, powers ----
 
 
-def integer_pow(_out: Array, x: Array, *, y: int) -> Array | Over | None:
+def integer_pow(_out: Aval, x: Array, *, y: int) -> Array | Over | None:
     """``y x**(y - 1)``; for negative y as ``y x**y / x``, which does not overflow before the result does."""
     if y == 0:
         return None
@@ -106,7 +106,7 @@ def integer_pow(_out: Array, x: Array, *, y: int) -> Array | Over | None:
     return lax.add(x, x) if y == 2 else times(y, lax.integer_pow(x, y - 1))
 
 
-def pow_base(_out: Array, x: Array, y: Array) -> Array:
+def pow_base(_out: Aval, x: Array, y: Array) -> Array:
     """``y x**(y - 1)``, and 0 at x = y = 0, since x**0 is 1 everywhere.
 
     The base is moved to 1 there rather than the result masked, so that the mixed derivative at y = 0 stays right.
@@ -116,7 +116,7 @@ def pow_base(_out: Array, x: Array, y: Array) -> Array:
     return lax.mul(y, lax.pow(lax.add(x, as_number(corner, x)), lax.sub(y, const(1, y))))
 
 
-def pow_exponent(out: Array, x: Array, _y: Array) -> Array:
+def pow_exponent(out: Array, x: Array, _y: Aval) -> Array:
     """``x**y log(x)``, with log(0) taken as 0, JAX's convention: 0**y is constant for y > 0."""
     return lax.mul(out, lax.log(lax.select(lax.eq(x, const(0, x)), lax.full_like(x, 1), x)))
 
@@ -137,7 +137,7 @@ pointwise(p.pow_p, pow_base, pow_exponent)
 pointwise(p.logistic_p, lambda out, x, *, accuracy: lax.mul(out, lax.logistic(lax.neg(x), accuracy=accuracy)))
 
 
-def tanh(_out: Array, x: Array, *, accuracy: Any) -> Array:
+def tanh(_out: Aval, x: Array, *, accuracy: Any) -> Array:
     """``sech(x)**2 = 4 logistic(2 x) logistic(-2 x)``."""
     right, left = lax.logistic(times(2, x), accuracy=accuracy), lax.logistic(times(-2, x), accuracy=accuracy)
     return times(4, lax.mul(right, left))
@@ -153,16 +153,26 @@ def one_minus_square(x: Array) -> Array:
     return lax.mul(lax.sub(const(1, x), x), lax.add(x, const(1, x)))
 
 
-def asin_root(x: Array) -> Array:
-    """``sqrt(1 - x**2)``, continuous from above on the cuts, as XLA's asin and acos are."""
-    root = lax.sqrt(one_minus_square(x))
-    return _other_branch(root, lax.imag(x), lax.real(x)) if is_complex(x) else root
+def asin(_out: Aval, x: Array) -> Array | Over:
+    """``1 / sqrt(1 - x**2)``, continuous from above on the cuts, as XLA's asin and acos are."""
+    square = one_minus_square(x)
+    if is_complex(x):
+        return Over(_other_branch(lax.sqrt(square), lax.imag(x), lax.real(x)))
+    return lax.rsqrt(square)
 
 
-def asinh_root(x: Array) -> Array:
-    """``sqrt(1 + x**2)``, continuous from the right on the cuts, as XLA's asinh is."""
-    root = lax.sqrt(lax.add(lax.square(x), const(1, x)))
-    return _other_branch(root, lax.real(x), lax.neg(lax.imag(x))) if is_complex(x) else root
+def acos(_out: Aval, x: Array) -> Array | Over:
+    """Minus the slope of asin."""
+    slope = asin(_out, x)
+    return Over(lax.neg(slope.denominator)) if isinstance(slope, Over) else lax.neg(slope)
+
+
+def asinh(_out: Aval, x: Array) -> Array | Over:
+    """``1 / sqrt(1 + x**2)``, continuous from the right on the cuts, as XLA's asinh is."""
+    square = lax.add(lax.square(x), const(1, x))
+    if is_complex(x):
+        return Over(_other_branch(lax.sqrt(square), lax.real(x), lax.neg(lax.imag(x))))
+    return lax.rsqrt(square)
 
 
 def _other_branch(root: Array, across: Array, along: Array) -> Array:
@@ -171,31 +181,36 @@ def _other_branch(root: Array, across: Array, along: Array) -> Array:
     return lax.select(on_cut, lax.neg(root), root)
 
 
-def acosh(_out: Array, x: Array) -> Over:
-    """``1 / (sqrt(x - 1) sqrt(x + 1))``: one root of the product has the wrong sign in the left half-plane."""
-    return Over(lax.mul(lax.sqrt(lax.add(x, const(-1, x))), lax.sqrt(lax.add(x, const(1, x)))))
+def acosh(_out: Aval, x: Array) -> Array | Over:
+    """``1 / (sqrt(x - 1) sqrt(x + 1))``; one root of the product would be wrong in the left half-plane."""
+    left, right = lax.sub(x, const(1, x)), lax.add(x, const(1, x))
+    if is_complex(x):
+        return Over(lax.mul(lax.sqrt(left), lax.sqrt(right)))
+    return lax.rsqrt(lax.mul(left, right))
 
 
 def atan2_scaled(x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """(x / h, y / h, (x**2 + y**2) / h) with h = max(|x|, |y|), so that no square overflows or vanishes.
+    """(x / h, y / h, (x**2 + y**2) / h) with h near max(|x|, |y|), so that no square overflows or vanishes.
 
-    The derivatives do not depend on h, which therefore counts as a constant. Complex numbers are not scaled.
+    h is a power of two: nothing is rounded. The slopes do not depend on it, so it counts as a constant. Complex numbers
+    are not scaled.
     """
     if is_complex(x):
         return x, y, lax.add(lax.square(x), lax.square(y))
-    largest = lax.min(lax.max(lax.abs(x), lax.abs(y)), const(jnp.finfo(x.dtype).max, x))
-    largest = lax.stop_gradient(largest)
-    x, y = lax.div(x, largest), lax.div(y, largest)
-    return x, y, lax.mul(lax.add(lax.square(x), lax.square(y)), largest)
+    format_ = jnp.finfo(x.dtype)
+    largest = lax.min(lax.max(lax.abs(x), lax.abs(y)), const(format_.max / 4, x))
+    h = lax.stop_gradient(lax.reduce_precision(largest, format_.nexp, 0))
+    x, y = lax.div(x, h), lax.div(y, h)
+    return x, y, lax.mul(lax.add(lax.square(x), lax.square(y)), h)
 
 
-def atan2_ordinate(_out: Array, x: Array, y: Array) -> Over:
+def atan2_ordinate(_out: Aval, x: Array, y: Array) -> Over:
     """``y / (x**2 + y**2)``."""
     _, numerator, denominator = atan2_scaled(x, y)
     return Over(denominator, numerator)
 
 
-def atan2_abscissa(_out: Array, x: Array, y: Array) -> Over:
+def atan2_abscissa(_out: Aval, x: Array, y: Array) -> Over:
     """``-x / (x**2 + y**2)``."""
     numerator, _, denominator = atan2_scaled(x, y)
     return Over(denominator, lax.neg(numerator))
@@ -204,13 +219,13 @@ def atan2_abscissa(_out: Array, x: Array, y: Array) -> Over:
 pointwise(p.sin_p, lambda _out, x, *, accuracy: lax.cos(x, accuracy=accuracy))
 pointwise(p.cos_p, lambda _out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)))
 pointwise(p.tan_p, lambda out, _x, *, accuracy: lax.add(lax.square(out), const(1, out)))
-pointwise(p.asin_p, lambda _out, x: Over(asin_root(x)))
-pointwise(p.acos_p, lambda _out, x: Over(lax.neg(asin_root(x))))
+pointwise(p.asin_p, asin)
+pointwise(p.acos_p, acos)
 pointwise(p.atan_p, lambda _out, x: Over(lax.add(lax.square(x), const(1, x))))
 pointwise(p.atan2_p, atan2_ordinate, atan2_abscissa)
 pointwise(p.sinh_p, lambda _out, x: lax.cosh(x))
 pointwise(p.cosh_p, lambda _out, x: lax.sinh(x))
-pointwise(p.asinh_p, lambda _out, x: Over(asinh_root(x)))
+pointwise(p.asinh_p, asinh)
 pointwise(p.acosh_p, acosh)
 pointwise(p.atanh_p, lambda _out, x: Over(one_minus_square(x)))
 
@@ -279,22 +294,22 @@ def larger(x: Array, y: Array) -> Array:
     return times(0.5, lax.add(as_number(beaten, x), as_number(lax.bitwise_or(beaten, lax.eq(x, y)), x)))
 
 
-def clamp_min(_out: Array, low: Array, x: Array, high: Array) -> Array:
+def clamp_min(_out: Aval, low: Array, x: Array, high: Array) -> Array:
     """1 where `low` is the result; 0 at ties."""
     return as_number(lax.bitwise_and(less(x, low), less(low, high)), x)
 
 
-def clamp_operand(_out: Array, low: Array, x: Array, high: Array) -> Array:
+def clamp_operand(_out: Aval, low: Array, x: Array, high: Array) -> Array:
     """1 strictly inside; 0 at ties."""
     return as_number(lax.bitwise_and(less(low, x), less(x, high)), x)
 
 
-def clamp_max(_out: Array, low: Array, x: Array, high: Array) -> Array:
+def clamp_max(_out: Aval, low: Array, x: Array, high: Array) -> Array:
     """1 where `high` is the result, also when it lies below `low`; 0 at ties."""
     return as_number(lax.bitwise_or(less(high, x), less(high, low)), x)
 
 
-def select_n(active: tuple[bool, ...], ct: Array, _out: Array, which: Array, *_cases: Array) -> list[Array | None]:
+def select_n(active: tuple[bool, ...], ct: Array, _out: Aval, which: Array, *_cases: Aval) -> list[Array | None]:
     """The cotangent where a case was chosen; an integer out of range chooses the first or the last case."""
     if len(_cases) == 1:
         return [None, ct]

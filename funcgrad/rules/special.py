@@ -143,18 +143,19 @@ pointwise(p.regularized_incomplete_beta_p, beta_shape, beta_shape, beta_density)
 # ---- Bessel functions, scaled by exp(-|x|) ----
 
 
-def bessel_i0e(out: Array, x: Array) -> Array:
+def bessel_i0e(x: Array) -> Array:
     """``i1e(x) - sign(x) i0e(x)``."""
-    return lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), out))
+    return lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), lax.bessel_i0e(x)))
 
 
-def bessel_i1e(out: Array, x: Array) -> Array:
-    """``i0e(x) - (sign(x) + 1 / x) i1e(x)``; i1e(x) / x is 1/2 at 0."""
+def bessel_i1e(x: Array) -> Array:
+    """``i0e(x) - sign(x) i1e(x) - i1e(x) / x``; the last term is 1/2 at 0."""
+    i1e = lax.bessel_i1e(x)
     at_zero = lax.eq(x, lax.full_like(x, 0))
-    ratio = lax.div(out, lax.select(at_zero, lax.full_like(x, 1), x))
+    ratio = lax.div(i1e, lax.select(at_zero, lax.full_like(x, 1), x))
     ratio = lax.select(at_zero, lax.full_like(x, 0.5), ratio)
-    return lax.sub(lax.sub(lax.bessel_i0e(x), lax.mul(lax.sign(x), out)), ratio)
+    return lax.sub(lax.sub(lax.bessel_i0e(x), lax.mul(lax.sign(x), i1e)), ratio)
 
 
-pointwise(p.bessel_i0e_p, bessel_i0e)
-pointwise(p.bessel_i1e_p, bessel_i1e)
+pointwise(p.bessel_i0e_p, lambda _out, x: widened(bessel_i0e, x))
+pointwise(p.bessel_i1e_p, lambda _out, x: widened(bessel_i1e, x))

@@ -103,8 +103,7 @@ def array_cut(what: str, source: str, instead: str) -> ArrayCutError:
 def _cut_message(what: str, source: str, instead: str) -> str:
     return (
         f"{what} of a traced value would cut the gradient silently, at {source}.\n"
-        f"To fix: {instead}; or, if no gradient should flow here, take the value out with "
-        "`funcgrad.stop_gradient_value(x)` or `jax.lax.stop_gradient`."
+        f"To fix: {instead}; or, if no gradient should flow here, say so with `jax.lax.stop_gradient(x)` first."
     )
 
 

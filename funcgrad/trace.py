@@ -72,26 +72,39 @@ class GraphTracer(Tracer):
         concrete = self.to_concrete_value()
         return f"Traced<{self.aval.str_short()}>" + ("" if concrete is None else f"({concrete})")
 
+    # A conversion to a number of Python or NumPy leaves the graph. That is fine for a value without gradient (an
+    # integer, a mask, `stop_gradient(x)`), and a silent loss for any other.
+
     def __float__(self) -> float:
-        raise self._cut("float()", "use jax.numpy (jnp.sin for math.sin) or keep the value as an array")
+        return float(self._leaving("float()", "use jax.numpy (jnp.sin for math.sin) or keep the value as an array"))
 
     def __complex__(self) -> complex:
-        raise self._cut("complex()", "use jax.numpy or keep the value as an array")
+        return complex(self._leaving("complex()", "use jax.numpy or keep the value as an array"))
 
     def item(self, *args: Any) -> Any:
-        """Raises: a Python number would cut the gradient."""
-        raise self._cut("item()", "keep the value as an array")
+        """The value as a Python number; an error where a gradient would be lost."""
+        return self._leaving("item()", "keep the value as an array").item(*args)
 
     def tolist(self) -> Any:
-        """Raises: a list of Python numbers would cut the gradient."""
-        raise self._cut("tolist()", "use list(x), whose elements stay traced")
+        """The value as Python numbers; an error where a gradient would be lost."""
+        return self._leaving("tolist()", "use list(x), whose elements stay traced").tolist()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise errors.array_cut("converting to a NumPy array", _compat.source_line(_compat.current_source()),
-                               "use jax.numpy in place of numpy")
+        if self.is_active():
+            raise errors.array_cut("converting to a NumPy array", _compat.source_line(_compat.current_source()),
+                                   "use jax.numpy in place of numpy")
+        concrete = self.to_concrete_value()
+        return super().__array__(*args, **kwargs) if concrete is None else np.asarray(concrete, *args, **kwargs)
 
-    def _cut(self, what: str, instead: str) -> Exception:
-        return errors.gradient_cut(what, _compat.source_line(_compat.current_source()), instead)
+    def is_active(self) -> bool:
+        """Whether a cotangent can flow through this value."""
+        return self._trace.active[self.number]
+
+    def _leaving(self, what: str, instead: str) -> Any:
+        concrete = self.to_concrete_value()
+        if concrete is None or self.is_active():
+            raise errors.gradient_cut(what, _compat.source_line(_compat.current_source()), instead)
+        return np.asarray(concrete)
 
 
 @dataclasses.dataclass(frozen=True)

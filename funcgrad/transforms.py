@@ -85,7 +85,8 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         out = jax.tree.unflatten(recording.out_tree, recording.outputs)
         _check_scalar(out)
         _check_outputs("grad", out, holomorphic)
-        cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
+        with jax.named_scope(f"pullback({recording.graph.name})"):  # what a profile shows
+            cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
         gradient = jax.tree.unflatten(in_tree, _materialized(recording, cts))
         value = (out, recording.aux) if has_aux else out
         return value, gradient[0] if isinstance(numbers, int) else gradient

@@ -341,3 +341,18 @@ def fold_constant(value: Value, dtype: Any, weak_type: bool) -> Value | None:
     converted = np.asarray(value).astype(dtype)
     return TypedNdArray(converted, _core.ShapedArray((), converted.dtype, weak_type=weak_type))
 
+
+def without_dead_code(jaxpr: Any, used_outputs: tuple[bool, ...]) -> tuple[Any, list[bool]]:
+    """A closed jaxpr of these outputs alone, the same object each time, and which inputs it still has."""
+    return _pe._cached_closed_call_dce(jaxpr, used_outputs)
+
+
+def may_run_again(effect: Any) -> bool:
+    """Whether a program with this effect can run twice: names of axes, arrays of its own, and debug prints can."""
+    return isinstance(effect, _core.NamedAxisEffect | _core.InternalMutableArrayEffect | _debugging.DebugEffect
+                      | _debugging.OrderedDebugEffect)
+
+
+def empty_stack(aval: Aval, count: int) -> Value:
+    """Zeros for `count` values of an aval, along a new first axis; mesh axes and extended dtypes as the aval's."""
+    return _zeros_like_aval(_core.unmapped_aval(count, 0, aval.strip_weak_type()))

@@ -1,4 +1,4 @@
-"""Floor 7: eager gradients without an operation-by-operation sweep.
+"""Floor 8: eager gradients without an operation-by-operation sweep.
 
 Outside `jit` the forward pass runs as the user wrote it. The backward sweep of a small graph is one compiled program,
 made when a graph of this structure is first seen; so the same input gives the same bits from the first call on. A

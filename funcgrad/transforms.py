@@ -12,10 +12,20 @@ import numpy as np
 from jax import lax
 
 from funcgrad import _compat
+from funcgrad.checks import (
+    check_callable,
+    check_enough_arguments,
+    check_forward_inputs,
+    check_inputs,
+    check_outputs,
+    check_scalar,
+    check_tangents,
+    dtype_of,
+)
 from funcgrad.eager import backward
 from funcgrad.graph import Graph
 from funcgrad.pullback import materialize
-from funcgrad.trees import canonical_argnums, check_callable, check_enough_arguments, split_arguments
+from funcgrad.trees import canonical_argnums, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
 
 Argnums = int | Sequence[int]
@@ -80,11 +90,11 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         check_enough_arguments(numbers, args)
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
-        _check_inputs("grad", chosen, holomorphic, allow_int)
+        check_inputs("grad", chosen, holomorphic, allow_int)
         recording, in_tree = record_call(partial, chosen, has_aux)
         out = jax.tree.unflatten(recording.out_tree, recording.outputs)
-        _check_scalar(out)
-        _check_outputs("grad", out, holomorphic)
+        check_scalar(out)
+        check_outputs("grad", out, holomorphic)
         with jax.named_scope(f"pullback({recording.graph.name})"):  # what a profile shows
             cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
         gradient = jax.tree.unflatten(in_tree, _materialized(recording, cts))
@@ -121,9 +131,9 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     @functools.wraps(fun, updated=())
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
-        _check_inputs("jacrev", chosen, holomorphic, allow_int)
+        check_inputs("jacrev", chosen, holomorphic, allow_int)
         out, pullback, *aux = vjp(partial, *chosen, has_aux=has_aux)
-        _check_outputs("jacrev", out, holomorphic)
+        check_outputs("jacrev", out, holomorphic)
         rows = jax.vmap(pullback)(_standard_basis(out))
         example = chosen[0] if isinstance(numbers, int) else chosen
         rows = rows[0] if isinstance(numbers, int) else rows
@@ -149,11 +159,11 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     @functools.wraps(fun, updated=())
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
-        _check_forward_inputs(chosen, holomorphic)
+        check_forward_inputs(chosen, holomorphic)
         recording, _ = record_call(partial, chosen, has_aux)
         out = jax.tree.unflatten(recording.out_tree, recording.outputs)
         if holomorphic:
-            _check_outputs("jacfwd", out, holomorphic)
+            check_outputs("jacfwd", out, holomorphic)
         push = _tangents_of(recording)
         columns = jax.vmap(lambda basis: push(jax.tree.leaves(basis)), out_axes=-1)(_standard_basis(chosen))
         columns = jax.tree.unflatten(recording.out_tree, columns)
@@ -214,7 +224,7 @@ def _converted(array: Any, like: Any) -> Any:
 def _converted_like_input(array: Any, leaf: Any) -> Any:
     """As `_converted`; the block of an integer argument is zero, in the argument's dtype."""
     if array.dtype == _compat.float0:
-        array = np.zeros(array.shape, _dtype_of(leaf))
+        array = np.zeros(array.shape, dtype_of(leaf))
     return _converted(array, leaf)
 
 
@@ -245,7 +255,7 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     (0.0, 2.0)
     """
     check_callable(fun)
-    leaves = _check_tangents(primals, tangents)
+    leaves = check_tangents(primals, tangents)
     recording, _ = record_call(fun, tuple(primals), has_aux)
     out_tangents = _tangents_of(recording)(leaves)
     out = jax.tree.unflatten(recording.out_tree, recording.outputs)
@@ -333,74 +343,3 @@ def make_graph(fun: Callable[..., Any], static_argnums: int | Sequence[int] = ()
         return found[0]
 
     return graph_of
-
-
-# ---- checks: the exception types are JAX's ----
-
-
-def _dtype_of(leaf: Any) -> Any:
-    return getattr(_compat.typeof(_compat.canonicalize(leaf)), "dtype", None)
-
-
-def _check_inputs(name: str, tree: Any, holomorphic: bool, allow_int: bool) -> None:
-    for leaf in jax.tree.leaves(tree):
-        dtype = _dtype_of(leaf)
-        if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
-            raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype}.")
-        if not jnp.issubdtype(dtype, jnp.inexact) and not allow_int:
-            raise TypeError(
-                f"{name} requires real- or complex-valued inputs, but got {dtype}.\n"
-                "To fix: convert the input to a floating point dtype, use vjp, or set allow_int=True.")
-
-
-def _check_forward_inputs(tree: Any, holomorphic: bool) -> None:
-    for leaf in jax.tree.leaves(tree):
-        dtype = _dtype_of(leaf)
-        wanted = jnp.complexfloating if holomorphic else jnp.floating
-        if not jnp.issubdtype(dtype, wanted):
-            raise TypeError(
-                f"jacfwd{' with holomorphic=True' if holomorphic else ''} requires "
-                f"{'complex' if holomorphic else 'real'} inputs, but got {dtype}.\n"
-                "To fix: convert the input, pass holomorphic=True for a holomorphic function, or use jvp.")
-
-
-def _check_outputs(name: str, tree: Any, holomorphic: bool) -> None:
-    for leaf in jax.tree.leaves(tree):
-        dtype = _dtype_of(leaf)
-        wanted = jnp.complexfloating if holomorphic else jnp.floating
-        if not jnp.issubdtype(dtype, wanted):
-            raise TypeError(
-                f"{name} requires {'complex' if holomorphic else 'real'} outputs, but got {dtype}.\n"
-                "To fix: pass holomorphic=True for a holomorphic function of complex inputs, or use vjp.")
-
-
-def _check_scalar(out: Any) -> None:
-    try:
-        shape = _compat.typeof(out).shape
-    except (TypeError, AttributeError) as error:
-        raise TypeError(f"Gradient only defined for scalar-output functions. Output was {out}.") from error
-    if shape != ():
-        raise TypeError(f"Gradient only defined for scalar-output functions. Output had shape: {shape}.\n"
-                        "To fix: reduce the output to a scalar (a mean or a sum), or use jacrev.")
-
-
-def _check_tangents(primals: Any, tangents: Any) -> list[Any]:
-    """The leaves of `tangents`, once they fit `primals`."""
-    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise TypeError("primal and tangent arguments to jvp must be tuples or lists; found "
-                        f"{type(primals).__name__} and {type(tangents).__name__}.")
-    primal_leaves, leaves = jax.tree.leaves(tuple(primals)), jax.tree.leaves(tuple(tangents))
-    trees: list[Any] = [jax.tree.structure(tuple(primals)), jax.tree.structure(tuple(tangents))]
-    if trees[0] != trees[1] or type(primals) is not type(tangents):
-        raise TypeError("primal and tangent arguments to jvp must have the same tree structure.\n"
-                        f"  primals:  {jax.tree.structure(primals)}\n  tangents: {jax.tree.structure(tangents)}")
-    leaves = [_compat.canonicalize(leaf) for leaf in leaves]
-    for primal, tangent in zip(primal_leaves, leaves, strict=True):
-        wanted = _compat.typeof(_compat.canonicalize(primal)).to_tangent_aval()
-        given = _compat.typeof(tangent)
-        if wanted.dtype != given.dtype:
-            raise TypeError(f"primal and tangent arguments to jvp do not match: the tangent of a primal of this dtype "
-                            f"must have dtype {wanted.dtype}, got {given.dtype}.")
-        if wanted.shape != given.shape:
-            raise ValueError(f"jvp called with different primal and tangent shapes: {wanted.shape} and {given.shape}.")
-    return leaves

@@ -41,24 +41,6 @@ def split_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, 
     return partial, tuple(args[i] for i in positions)
 
 
-def check_enough_arguments(argnums: int | tuple[int, ...], args: tuple) -> None:
-    """Raises TypeError when there are fewer positional arguments than `argnums` asks for, as JAX's `grad` does."""
-    largest = argnums if isinstance(argnums, int) else max(argnums, default=-1)
-    if largest >= len(args):
-        raise TypeError(
-            f"differentiating with respect to argnums={argnums} requires at least {largest + 1} positional arguments "
-            f"to be passed by the caller, but got only {len(args)} positional arguments."
-        )
-
-
-def check_callable(fun: Any) -> None:
-    """Raises TypeError for what cannot be called, or is a generator function."""
-    if not callable(fun):
-        raise TypeError(f"Expected a callable value, got {fun}")
-    if jax.tree_util.all_leaves([fun]) and getattr(getattr(fun, "__code__", None), "co_flags", 0) & 0x20:
-        raise TypeError(f"Expected a function, got a generator function: {fun}")
-
-
 def structure_difference(wanted: Any, given: Any) -> str:
     """One line for each place where two tree structures differ."""
     lines = [

@@ -14,11 +14,11 @@ import jax
 from jax.extend.core import set_current_trace, take_current_trace
 
 from funcgrad import _compat
+from funcgrad.checks import check_callable
 from funcgrad.graph import Graph, Operand, carries_gradient
 from funcgrad.planning import Policy, make_plan
 from funcgrad.pullback import FlatPullback, Pullback, sweep, zeros_like_aval
 from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
-from funcgrad.trees import check_callable
 
 Array = Any
 

@@ -1,0 +1,101 @@
+"""Floor 0: what the transforms refuse. The exception types are JAX's; the words say how to mend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcgrad import _compat
+
+
+def check_enough_arguments(argnums: int | tuple[int, ...], args: tuple) -> None:
+    """Raises TypeError when there are fewer positional arguments than `argnums` asks for, as JAX's `grad` does."""
+    largest = argnums if isinstance(argnums, int) else max(argnums, default=-1)
+    if largest >= len(args):
+        raise TypeError(
+            f"differentiating with respect to argnums={argnums} requires at least {largest + 1} positional arguments "
+            f"to be passed by the caller, but got only {len(args)} positional arguments."
+        )
+
+
+def check_callable(fun: Any) -> None:
+    """Raises TypeError for what cannot be called, or is a generator function."""
+    if not callable(fun):
+        raise TypeError(f"Expected a callable value, got {fun}")
+    if jax.tree_util.all_leaves([fun]) and getattr(getattr(fun, "__code__", None), "co_flags", 0) & 0x20:
+        raise TypeError(f"Expected a function, got a generator function: {fun}")
+
+
+def dtype_of(leaf: Any) -> Any:
+    """The dtype that JAX gives a leaf, None for what has none."""
+    return getattr(_compat.typeof(_compat.canonicalize(leaf)), "dtype", None)
+
+
+def check_inputs(name: str, tree: Any, holomorphic: bool, allow_int: bool) -> None:
+    """Raises TypeError for inputs that reverse mode cannot differentiate with respect to."""
+    for leaf in jax.tree.leaves(tree):
+        dtype = dtype_of(leaf)
+        if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype}.")
+        if not jnp.issubdtype(dtype, jnp.inexact) and not allow_int:
+            raise TypeError(
+                f"{name} requires real- or complex-valued inputs, but got {dtype}.\n"
+                "To fix: convert the input to a floating point dtype, use vjp, or set allow_int=True.")
+
+
+def check_forward_inputs(tree: Any, holomorphic: bool) -> None:
+    """Raises TypeError for inputs that `jacfwd` cannot differentiate with respect to."""
+    for leaf in jax.tree.leaves(tree):
+        dtype = dtype_of(leaf)
+        wanted = jnp.complexfloating if holomorphic else jnp.floating
+        if not jnp.issubdtype(dtype, wanted):
+            raise TypeError(
+                f"jacfwd{' with holomorphic=True' if holomorphic else ''} requires "
+                f"{'complex' if holomorphic else 'real'} inputs, but got {dtype}.\n"
+                "To fix: convert the input, pass holomorphic=True for a holomorphic function, or use jvp.")
+
+
+def check_outputs(name: str, tree: Any, holomorphic: bool) -> None:
+    """Raises TypeError for outputs that are neither real nor, where promised, complex."""
+    for leaf in jax.tree.leaves(tree):
+        dtype = dtype_of(leaf)
+        wanted = jnp.complexfloating if holomorphic else jnp.floating
+        if not jnp.issubdtype(dtype, wanted):
+            raise TypeError(
+                f"{name} requires {'complex' if holomorphic else 'real'} outputs, but got {dtype}.\n"
+                "To fix: pass holomorphic=True for a holomorphic function of complex inputs, or use vjp.")
+
+
+def check_scalar(out: Any) -> None:
+    """Raises TypeError for an output that has no gradient, because it is no scalar."""
+    try:
+        shape = _compat.typeof(out).shape
+    except (TypeError, AttributeError) as error:
+        raise TypeError(f"Gradient only defined for scalar-output functions. Output was {out}.") from error
+    if shape != ():
+        raise TypeError(f"Gradient only defined for scalar-output functions. Output had shape: {shape}.\n"
+                        "To fix: reduce the output to a scalar (a mean or a sum), or use jacrev.")
+
+
+def check_tangents(primals: Any, tangents: Any) -> list[Any]:
+    """The leaves of `tangents`, once they fit `primals`."""
+    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
+        raise TypeError("primal and tangent arguments to jvp must be tuples or lists; found "
+                        f"{type(primals).__name__} and {type(tangents).__name__}.")
+    primal_leaves, leaves = jax.tree.leaves(tuple(primals)), jax.tree.leaves(tuple(tangents))
+    trees: list[Any] = [jax.tree.structure(tuple(primals)), jax.tree.structure(tuple(tangents))]
+    if trees[0] != trees[1] or type(primals) is not type(tangents):
+        raise TypeError("primal and tangent arguments to jvp must have the same tree structure.\n"
+                        f"  primals:  {jax.tree.structure(primals)}\n  tangents: {jax.tree.structure(tangents)}")
+    leaves = [_compat.canonicalize(leaf) for leaf in leaves]
+    for primal, tangent in zip(primal_leaves, leaves, strict=True):
+        wanted = _compat.typeof(_compat.canonicalize(primal)).to_tangent_aval()
+        given = _compat.typeof(tangent)
+        if wanted.dtype != given.dtype:
+            raise TypeError(f"primal and tangent arguments to jvp do not match: the tangent of a primal of this dtype "
+                            f"must have dtype {wanted.dtype}, got {given.dtype}.")
+        if wanted.shape != given.shape:
+            raise ValueError(f"jvp called with different primal and tangent shapes: {wanted.shape} and {given.shape}.")
+    return leaves

@@ -22,6 +22,7 @@ from funcgrad.vjp import vjp
 
 Array = Any
 Aval = Any
+Masked = tuple[list[Array], np.ndarray]
 
 
 def _dilated(size: int, dilation: int) -> int:
@@ -186,29 +187,51 @@ def reduce_window_vjp(
 def _reduced_by_slices(operands: Sequence[Array], *, jaxpr: Any, consts: Any, window_dimensions: Any,
                        window_strides: Any, padding: Any, base_dilation: Any,
                        window_dilation: Any) -> list[Array]:
-    """Windows reduced a dimension at a time, the last first, which keeps row-major order; then the initial value."""
+    """Windows reduced a dimension at a time, the last first, which keeps row-major order; then the initial value.
+
+    XLA steps over the padding and the holes of the operand, so each array goes with a mask of what is there.
+    """
     half = len(operands) // 2
     xs, inits = list(operands[:half]), operands[half:]
     combine = _elementwise(ClosedJaxpr(jaxpr, consts))
+    there = _mask(xs[0].shape, padding, base_dilation)
     config = [(low, high, b - 1) for (low, high), b in zip(padding, base_dilation, strict=True)]
     xs = [lax.pad(x, init, config) for x, init in zip(xs, inits, strict=True)]
     for axis in reversed(range(xs[0].ndim)):
-        slices = [
-            _shifted(xs, axis, k * window_dilation[axis], window_strides[axis],
-                     _dilated(window_dimensions[axis], window_dilation[axis]))
-            for k in range(window_dimensions[axis])
-        ]
+        extent = _dilated(window_dimensions[axis], window_dilation[axis])
+        slices = [_shifted(xs, there, axis, k * window_dilation[axis], window_strides[axis], extent)
+                  for k in range(window_dimensions[axis])]
         while len(slices) > 1:  # neighbours in pairs: as many steps in a row as the logarithm of the size
-            paired = [combine(left, right) for left, right in zip(slices[::2], slices[1::2], strict=False)]
+            paired = [_merged(combine, *pair) for pair in zip(slices[::2], slices[1::2], strict=False)]
             slices = paired + slices[len(slices) - len(slices) % 2 :]
-        xs = slices[0]
-    return combine([lax.broadcast(init, x.shape) for init, x in zip(inits, xs, strict=True)], xs)
+        xs, there = slices[0]
+    first = [lax.broadcast(init, x.shape) for init, x in zip(inits, xs, strict=True)]
+    return _merged(combine, (first, np.ones_like(there)), (xs, there))[0]
 
 
-def _shifted(xs: Sequence[Array], axis: int, start: int, stride: int, extent: int) -> list[Array]:
+def _mask(shape: Sequence[int], padding: Any, base_dilation: Sequence[int]) -> np.ndarray:
+    """Where the padded operand has elements of its own."""
+    mask = np.ones((), bool)
+    for n, (low, high), b in zip(shape, padding, base_dilation, strict=True):
+        place = np.arange(_dilated(n, b) + low + high) - low
+        mask = np.logical_and.outer(mask, (place >= 0) & (place < _dilated(n, b)) & (place % b == 0))
+    return mask
+
+
+def _shifted(xs: Sequence[Array], there: np.ndarray, axis: int, start: int, stride: int, extent: int) -> Masked:
     """What each window reads at `start`, for windows of `extent` elements."""
-    last = (xs[0].shape[axis] - extent) // stride * stride
-    return [lax.slice_in_dim(x, start, start + last + 1, stride, axis) for x in xs]
+    stop = start + (there.shape[axis] - extent) // stride * stride + 1
+    read = (slice(None),) * axis + (slice(start, stop, stride),)
+    return [lax.slice_in_dim(x, start, stop, stride, axis) for x in xs], there[read]
+
+
+def _merged(combine: Callable[[Sequence[Array], Sequence[Array]], list[Array]], left: Masked, right: Masked) -> Masked:
+    """Two arrays combined where both have an element, the one that has it elsewhere."""
+    (xs, in_x), (ys, in_y) = left, right
+    both = combine(xs, ys)
+    if not (in_x.all() and in_y.all()):
+        both = [lax.select(in_y, lax.select(in_x, z, y), x) for x, y, z in zip(xs, ys, both, strict=True)]
+    return both, in_x | in_y
 
 
 def _elementwise(program: ClosedJaxpr) -> Callable[[Sequence[Array], Sequence[Array]], list[Array]]:

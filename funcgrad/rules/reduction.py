@@ -96,10 +96,9 @@ def _reduce_in_order(reducer: Callable, xs: Sequence[Array], inits: Sequence[Arr
             last = [lax.slice_in_dim(x, size - 1, size) for x in xs]
             pairs = [lax.concatenate([pair, end], 0) for pair, end in zip(pairs, last, strict=True)]
         xs = pairs
-    starts = [lax.broadcast(init, x.shape[1:]) for init, x in zip(inits, xs, strict=True)]
-    if xs[0].shape[0] == 0:
-        return starts
-    starts = [lax.expand_dims(start, (0,)) for start in starts]
+    if not size:
+        return [lax.broadcast(init, x.shape[1:]) for init, x in zip(inits, xs, strict=True)]
+    starts = [lax.full_like(x, init) for init, x in zip(inits, xs, strict=True)]
     return [lax.squeeze(result, (0,)) for result in reducer(*starts, *xs)]
 
 

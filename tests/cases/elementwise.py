@@ -224,9 +224,9 @@ ARITHMETIC = (
     *(Case(f"{name}[complex]", (name,), BINARY[name], disc(0.5, 2, (2, 3), (2, 3)))
       for name in ("add", "sub", "mul", "div", "pow", "max", "min")),
     Case("atan2[complex]", ("atan2",), lax.atan2, disc(0.3, 0.6, (2, 3), (2, 3))),
-    Case("mul[out_dtype]", ("mul",), partial(lax.mul, out_dtype=jnp.float32), normal((2, 3), (2, 3)),
+    Case("mul[out_dtype]", (), partial(lax.mul, out_dtype=jnp.float32), normal((2, 3), (2, 3)),
          dtypes=("bfloat16", "float16"), orders=1, numeric=False, note=MIXED),
-    Case("mul[out_dtype,stretched]", ("mul",), partial(lax.mul, out_dtype=jnp.float32), normal((2, 1), (2, 3)),
+    Case("mul[out_dtype,stretched]", (), partial(lax.mul, out_dtype=jnp.float32), normal((2, 1), (2, 3)),
          dtypes=("bfloat16", "float16"), orders=1, numeric=False, note=MIXED),
     Case("rem[quotient rounds up]", ("rem",), lax.rem, lambda rng: (np.array([1.04, 2.03]), np.array([0.1, 0.1])),
          dtypes=("float32", "float64"),
@@ -308,14 +308,16 @@ def convert_weak(x: Any) -> Any:
     return p.convert_element_type_p.bind(x, new_dtype=x.dtype, weak_type=True, sharding=None)
 
 
+# Cases that round to half precision name no primitive: a slope wrong by a hundredth hides in their rounding errors. The
+# rules are held by the other cases.
 ROUNDED = "rounded to fewer bits: a staircase for finite differences"
 
 CONVERSIONS = (
-    Case("convert_element_type[narrow]", ("convert_element_type",), convert(jnp.bfloat16), normal((2, 3)),
+    Case("convert_element_type[narrow]", (), convert(jnp.bfloat16), normal((2, 3)),
          dtypes=("float32", "float16"), numeric=False, note=ROUNDED),
-    Case("convert_element_type[wide]", ("convert_element_type",), convert(jnp.float32), normal((2, 3)),
+    Case("convert_element_type[wide]", (), convert(jnp.float32), normal((2, 3)),
          dtypes=("bfloat16", "float16", "float32")),
-    Case("convert_element_type[float8]", ("convert_element_type",), convert(jnp.float8_e4m3fn), normal((2, 3)),
+    Case("convert_element_type[float8]", (), convert(jnp.float8_e4m3fn), normal((2, 3)),
          dtypes=("float32", "bfloat16"), orders=1, numeric=False, note=ROUNDED),
     Case("convert_element_type[weak]", ("convert_element_type",), convert_weak, normal((2, 3)),
          dtypes=("float32", "float64")),
@@ -326,7 +328,7 @@ CONVERSIONS = (
     Case("convert_element_type[complex to real]", ("convert_element_type",),
          lambda z: p.convert_element_type_p.bind(z, new_dtype=np.finfo(z.dtype).dtype, weak_type=False, sharding=None),
          disc(0.5, 2, (2, 3))),
-    Case("convert_element_type[complex to half]", ("convert_element_type",),
+    Case("convert_element_type[complex to half]", (),
          lambda z: p.convert_element_type_p.bind(z, new_dtype=jnp.bfloat16, weak_type=False, sharding=None),
          disc(0.5, 2, (2, 3)), dtypes=("float32",), numeric=False, note=ROUNDED),
     Case("convert_element_type[through integers]", ("mul",),

@@ -1,0 +1,138 @@
+"""One function for each comparison of a case. Each raises `Mismatch`; the meta-tests hold that it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.cases.case import Args, Boundary, Case
+from tests.harness.compare import conditioning, same_type, same_values
+from tests.harness.identities import check_adjoint, check_numeric
+from tests.harness.products import (
+    FAST_COMPILE,
+    JAX,
+    OURS,
+    Leaves,
+    Problem,
+    first_order,
+    inexact,
+    is_inexact,
+    make_problem,
+    products,
+)
+from tests.harness.table import cast, draw, generator, precision
+
+
+def epsilon(dtype: str) -> float:
+    """The machine epsilon of the dtype under test."""
+    return float(jnp.finfo(dtype).eps)
+
+
+def check_eager(case: Case, dtype: str) -> None:
+    """Value and cotangents op by op: complete trees, types, weak types and every element, against `jax.vjp`."""
+    with precision(dtype):
+        problem = make_problem(case, cast(draw(case), dtype), generator(case, "seeds"))
+        active, rest, seeds = problem.inputs
+        value, cts = first_order(OURS, problem, active, rest, seeds["ct"])
+        same_cotangent_types(cts, active)
+        same_types_as_untraced(problem, value)
+        if case.jax_agrees:
+            oracle = jax.jit(lambda *inputs: first_order(JAX, problem, *inputs), compiler_options=FAST_COMPILE)
+            wanted_value, wanted = oracle(active, rest, seeds["ct"])
+            same_type(value, wanted_value, "value")
+            same_values(jax.tree.leaves(value), jax.tree.leaves(wanted_value), "value", eps=epsilon(dtype))
+            spread = conditioning(lambda inputs: inexact(oracle(*inputs)[1]), (active, rest, seeds["ct"]),
+                                  generator(case, "nudge"))
+            same_values(inexact(cts), inexact(wanted), "cotangent", spread=spread, eps=epsilon(dtype),
+                        scale=case.scale)
+
+
+def same_types_as_untraced(problem: Problem, value: Any) -> None:
+    """The value has the types that the function gives without a trace."""
+    same_type(value, problem.fun(problem.active, problem.rest), "value, against the untraced function")
+
+
+def same_cotangent_types(cts: Args, active: Args) -> None:
+    """Each cotangent has its argument's structure, shape and dtype, float0 for what is no number."""
+
+    def wanted(leaf: Any) -> Any:
+        return leaf if is_inexact(leaf) else np.zeros(leaf.shape, jax.dtypes.float0)
+
+    same_type(cts, jax.tree.map(wanted, active), "cotangent, against its argument")
+
+
+def check_jitted(case: Case, dtype: str) -> None:
+    """All products of order 1 and 2 in one compiled program, against JAX's, finite differences and the adjoint."""
+    with precision(dtype):
+        problem = make_problem(case, cast(draw(case), dtype), generator(case, "seeds"))
+        ours = products(OURS, problem, case.orders, mixed=True)
+        found = ours(*problem.inputs)
+        if case.jax_agrees:
+            compare_with_jax(problem, found, epsilon(dtype))
+        if dtype == "float64":
+            check_adjoint(problem, found["cotangent"])
+        if case.numeric and dtype == "float64":
+            check_numeric(problem, ours, found)
+
+
+def compare_with_jax(problem: Problem, found: dict[str, Leaves], eps: float) -> None:
+    """Every product against JAX's, each element as closely as its conditioning allows."""
+    case = problem.case
+    oracle = products(JAX, problem, case.orders)
+    wanted = oracle(*problem.inputs)
+    names = [name for name in wanted if name != "value"]
+
+    def all_products(inputs: Any) -> Leaves:
+        results = oracle(*inputs)
+        return [leaf for name in names for leaf in results[name]]
+
+    spreads = iter(conditioning(all_products, problem.inputs, generator(case, "nudge")))
+    same_values(found["value"], wanted["value"], "value", eps=eps)
+    for name in names:
+        spread = [next(spreads) for _ in wanted[name]]
+        same_values(found[name], wanted[name], name, spread=spread, eps=eps, scale=case.scale)
+        if name == "forward over reverse":
+            same_values(found["jax.jvp of reverse"], wanted[name], "jax.jvp of reverse", spread=spread, eps=eps,
+                        scale=case.scale)
+
+
+def check_vmap(case: Case, dtype: str) -> None:
+    """The vjp mapped over a batch of two equals JAX's, compiled."""
+    with precision(dtype):
+        rng = generator(case, "seeds")
+        pair = [make_problem(case, cast(draw(case, purpose), dtype), rng) for purpose in ("args", "second")]
+        batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(p.active, p.rest, p.seeds["ct"]) for p in pair])
+
+        def mapped(ad: Any) -> Any:
+            def one(active: Args, rest: Args, ct: Leaves) -> tuple[Leaves, Leaves]:
+                value, cts = first_order(ad, pair[0], active, rest, ct)
+                return jax.tree.leaves(value), inexact(cts)
+
+            return jax.jit(jax.vmap(one))
+
+        found, wanted = mapped(OURS)(*batch), mapped(JAX)
+        expected = wanted(*batch)
+        spread = conditioning(lambda inputs: wanted(*inputs)[1], batch, generator(case, "nudge"))
+        same_values(found[0], expected[0], "vmap value", eps=epsilon(dtype))
+        same_values(found[1], expected[1], "vmap cotangent", spread=spread, eps=epsilon(dtype), scale=case.scale)
+
+
+def check_boundary(case: Case, boundary: Boundary, dtype: str, jitted: bool = False) -> None:
+    """Cotangents of an all-ones seed at a special point: the stated ones, or JAX's."""
+    with precision(dtype):
+        problem = make_problem(case, cast(boundary.args, dtype), generator(case, "seeds"), ones=True)
+        active, rest, seeds = problem.inputs
+
+        def run(ad: Any) -> Leaves:
+            function = lambda a, r, ct: inexact(first_order(ad, problem, a, r, ct)[1])  # noqa: E731
+            return (jax.jit(function) if jitted else function)(active, rest, seeds["ct"])
+
+        given = run(OURS)
+        if boundary.expected is None:
+            wanted = run(JAX)
+        else:
+            wanted = inexact(cast(boundary.expected, dtype))
+        same_values(given, wanted, f"at {boundary.label}", eps=epsilon(dtype), scale=case.scale, nan=boundary.nan)

@@ -1,0 +1,405 @@
+"""Programs that are run with `jax` and again with `funcgrad` in its place: ``program(ad) -> results``.
+
+They must give the same trees, shapes, dtypes, weak types and values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Program = Callable[[Any], Any]
+PROGRAMS: dict[str, Program] = {}
+
+Pair = namedtuple("Pair", ["first", "second"])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    """A pytree with a static part."""
+
+    weight: Any
+    bias: Any
+    name: str = dataclasses.field(default="layer", metadata={"static": True})
+
+
+def program(function: Program) -> Program:
+    """Put a program into the table of those that must agree."""
+    PROGRAMS[function.__name__] = function
+    return function
+
+
+X = np.array([0.5, -1.5, 2.0], np.float32)
+M = np.arange(6, dtype=np.float32).reshape(2, 3) / 4 - 0.6
+
+
+def loss(x, y=2.0, *, scale=1.0):
+    """A scalar of two arguments."""
+    return jnp.sum(jnp.sin(x) * y) * scale
+
+
+def vector(x, y=2.0):
+    """A vector of two arguments."""
+    return jnp.stack([jnp.sum(x * x) * jnp.sum(y), jnp.prod(x), jnp.sum(jnp.cos(x * y))])
+
+
+# ---- argnums ----
+
+
+@program
+def argnums_of_grad(ad):
+    return [ad.grad(loss, argnums)(X, 3.0) for argnums in (0, 1, -1, -2, (0,), (0, 1), (1, 0), (-1, 0))]
+
+
+@program
+def argnums_of_value_and_grad(ad):
+    return [ad.value_and_grad(loss, argnums=argnums)(X, 3.0) for argnums in (1, (0, 1), [0, 1])]
+
+
+@program
+def argnums_of_jacobians(ad):
+    return [jac(vector, argnums)(X, 3.0) for jac in (ad.jacrev, ad.jacfwd) for argnums in (0, 1, (0,), (1, 0), -1)]
+
+
+@program
+def argnums_of_hessian(ad):
+    return [ad.hessian(loss, argnums)(X, 3.0) for argnums in (0, 1, (0, 1), (-1,))]
+
+
+@program
+def numpy_integer_as_argnums(ad):
+    return ad.grad(loss, np.int32(1))(X, 3.0)
+
+
+@program
+def keyword_arguments_are_not_differentiated(ad):
+    return ad.grad(loss)(X, scale=3.0), ad.value_and_grad(loss)(X, y=jnp.float32(2.0), scale=2)
+
+
+@program
+def keyword_arguments_of_jacobians(ad):
+    return ad.jacrev(vector)(X, y=3.0), ad.jacfwd(vector)(X, y=3.0), ad.hessian(loss)(X, scale=2.0)
+
+
+@program
+def other_arguments_may_be_anything(ad):
+    def f(x, words, table):
+        return x * len(words) * table["three"]
+
+    return ad.grad(f)(2.0, "four", {"three": 3, "other": object()})
+
+
+# ---- aux ----
+
+
+@program
+def aux(ad):
+    def f(x):
+        return jnp.sum(x * x), {"norm": jnp.sum(abs(x)), "text": None, "count": 3, "x": x}
+
+    def g(x):
+        return x * x, [x, jnp.sum(x)]
+
+    return (ad.grad(f, has_aux=True)(X), ad.value_and_grad(f, has_aux=True)(X), ad.jacrev(g, has_aux=True)(X),
+            ad.jacfwd(g, has_aux=True)(X), ad.hessian(f, has_aux=True)(X))
+
+
+@program
+def aux_of_vjp_and_jvp(ad):
+    def f(x, y):
+        return x * y, (x + y, jnp.arange(3))
+
+    out, pullback, more = ad.vjp(f, X, 2.0, has_aux=True)
+    return out, more, pullback(jnp.ones(3)), ad.jvp(f, (X, 2.0), (X, 1.0), has_aux=True)
+
+
+@program
+def aux_that_is_no_array(ad):
+    value, text = ad.grad(lambda x: (x * x, "label"), has_aux=True)(3.0)
+    assert text == "label"
+    return value
+
+
+@program
+def aux_as_a_list(ad):
+    return ad.value_and_grad(lambda x: [x * x, x + 1], has_aux=True)(3.0)
+
+
+# ---- dtypes, weak types, complex numbers ----
+
+
+@program
+def python_numbers_are_weak(ad):
+    return ad.grad(lambda x: x * x)(3.0), ad.value_and_grad(lambda x: x * X[0])(3.0), ad.jacrev(lambda x: x * X)(1.0)
+
+
+@program
+def weak_type_is_kept_through_operations(ad):
+    def f(x):
+        return jnp.sin(x) * 2 + x**2 / 3
+
+    return ad.value_and_grad(f)(2.0), ad.value_and_grad(f)(jnp.float32(2.0)), ad.jvp(f, (2.0,), (1.0,))
+
+
+@program
+def weak_pullbacks(ad):
+    out, pullback = ad.vjp(lambda x, y: x * y, 2.0, jnp.float32(3.0))
+    return out, pullback(1.0), pullback(jnp.float32(1.0))
+
+
+@program
+def half_precision(ad):
+    found = []
+    for dtype in (jnp.bfloat16, jnp.float16):
+        x = jnp.asarray(X, dtype)
+        found += [ad.value_and_grad(loss)(x), ad.jacrev(jnp.sin)(x), ad.jacfwd(jnp.sin)(x)]
+    return found
+
+
+@program
+def mixed_precision(ad):
+    def f(x, y):
+        return jnp.sum(x.astype(jnp.float32) * y)
+
+    return ad.value_and_grad(f, (0, 1))(jnp.asarray(X, jnp.bfloat16), X)
+
+
+@program
+def double_precision(ad):
+    with jax.enable_x64(True):
+        return ad.value_and_grad(loss, (0, 1))(np.float64(X), 3.0), ad.hessian(loss)(np.float64(X))
+
+
+@program
+def numpy_scalars_and_arrays(ad):
+    return [ad.value_and_grad(lambda x: x * x)(x) for x in (np.float32(2), np.array(2.0), np.float64(2.0))]
+
+
+@program
+def allow_int(ad):
+    def f(x, n):
+        return x * n, n
+
+    return (ad.grad(lambda n: n * 2.0, allow_int=True)(3), ad.grad(loss, allow_int=True)(np.arange(3)),
+            ad.grad(lambda x, n: x * n, (0, 1), allow_int=True)(2.0, True),
+            ad.jacrev(lambda x, n: x * n, argnums=(0, 1), allow_int=True)(X, 3))
+
+
+@program
+def integer_leaves_have_float0(ad):
+    def f(tree):
+        return tree["x"] * tree["n"], tree["n"] + 1
+
+    out, pullback = ad.vjp(f, {"x": X, "n": np.arange(3)})
+    return out, pullback((jnp.ones(3), np.zeros(3, jax.dtypes.float0)))
+
+
+@program
+def float0_tangents(ad):
+    return ad.jvp(lambda x, n: (x * n, n + 1), (X, jnp.arange(3)), (X, np.zeros(3, jax.dtypes.float0)))
+
+
+@program
+def integer_outputs_of_vjp(ad):
+    out, pullback = ad.vjp(lambda x: (jnp.argmax(x), jnp.max(x), x > 0), X)
+    zero = np.zeros((), jax.dtypes.float0)
+    return out, pullback((zero, jnp.float32(2.0), np.zeros(3, jax.dtypes.float0)))
+
+
+@program
+def keys_are_inactive(ad):
+    def f(x, key):
+        return jnp.sum(x * jax.random.normal(key, (3,)))
+
+    key = jax.random.key(0)
+    out, pullback = ad.vjp(f, X, key)
+    return ad.grad(f)(X, key), out, pullback(1.0)
+
+
+@program
+def holomorphic(ad):
+    z = jnp.asarray([1 + 2j, -0.5 + 0.25j])
+    return (ad.grad(lambda z: jnp.sum(z**3), holomorphic=True)(z), ad.jacrev(jnp.sin, holomorphic=True)(z),
+            ad.jacfwd(jnp.sin, holomorphic=True)(z), ad.hessian(lambda z: jnp.sum(z**3), holomorphic=True)(z))
+
+
+@program
+def complex_input_real_output(ad):
+    z = jnp.asarray([1 + 2j, -0.5 + 0.25j])
+    return ad.grad(lambda z: jnp.sum(jnp.abs(z) ** 2 + z.real))(z), ad.jacrev(lambda z: z.imag * 2)(z)
+
+
+@program
+def complex_vjp(ad):
+    z = jnp.asarray([1 + 2j, -0.5 + 0.25j])
+    out, pullback = ad.vjp(lambda z, x: jnp.conj(z) * x, z, 2.0)
+    return out, pullback(z), ad.jvp(lambda z: z * z.conj(), (z,), (z,))
+
+
+# ---- pytrees ----
+
+
+@program
+def dictionaries_and_none(ad):
+    params = {"w": M, "b": X, "unused": None, "inner": [{}, (), {"c": 1.5}]}
+
+    def f(p):
+        return jnp.sum(jnp.tanh(p["w"] @ p["b"])) * p["inner"][2]["c"]
+
+    return ad.value_and_grad(f)(params), ad.jacrev(f)(params), ad.jacfwd(f)(params)
+
+
+@program
+def dataclasses_and_named_tuples(ad):
+    def f(layer, pair, table):
+        return jnp.sum(layer.weight @ pair.first + layer.bias) * pair.second * table["t"]
+
+    args = Layer(M, 0.5, "dense"), Pair(X, 2.0), OrderedDict(t=1.5)
+    return ad.grad(f, (0, 1, 2))(*args), ad.hessian(f, 1)(*args)
+
+
+@program
+def no_leaves(ad):
+    out, pullback = ad.vjp(lambda tree: {}, {"a": None})
+    return out, pullback({}), ad.grad(lambda tree: 1.0)({}), ad.grad(lambda x, tree: x, (0, 1))(2.0, [])
+
+
+@program
+def no_arguments(ad):
+    out, pullback = ad.vjp(lambda: 3.0)
+    return out, pullback(1.0)
+
+
+@program
+def empty_arrays(ad):
+    x = np.zeros((0, 3), np.float32)
+    return ad.value_and_grad(lambda x: jnp.sum(x * x))(x), ad.jacrev(lambda x: x * 2)(x), ad.jacfwd(jnp.sin)(x)
+
+
+@program
+def trees_of_outputs(ad):
+    def f(x, y):
+        return {"a": x * y, "b": (jnp.sum(x), [y])}
+
+    return [jac(f, (0, 1))(X, 2.0) for jac in (ad.jacrev, ad.jacfwd)]
+
+
+@program
+def hessian_of_trees(ad):
+    def f(p):
+        return {"out": jnp.sum(p["a"] ** 2 * p["b"]), "same": p["b"] ** 3}
+
+    return ad.hessian(f)({"a": X, "b": 2.0})
+
+
+@program
+def pullback_of_trees(ad):
+    out, pullback = ad.vjp(lambda p, x: Pair(p["w"] @ x, None), {"w": M}, X)
+    return out, pullback(Pair(jnp.ones(2), None))
+
+
+# ---- values that do not depend, or depend twice ----
+
+
+@program
+def unused_and_constant(ad):
+    out, pullback = ad.vjp(lambda x, y: (x, 3.0), X, M)
+    return ad.grad(lambda x, y: jnp.sum(x), (0, 1))(X, M), ad.grad(lambda x: 1.0)(X), out, pullback((X, 1.0))
+
+
+@program
+def an_output_that_is_an_input(ad):
+    out, pullback = ad.vjp(lambda x, y: (x, y, x), X, M)
+    return out, pullback((X, M, 2 * X))
+
+
+@program
+def many_paths(ad):
+    def f(x):
+        y = x * x
+        return jnp.sum(y * x + y + x + y * y)
+
+    return ad.grad(f)(X)
+
+
+@program
+def stop_gradient(ad):
+    return ad.grad(lambda x: jnp.sum(x * jax.lax.stop_gradient(x)))(X)
+
+
+@program
+def the_same_array_twice(ad):
+    x = jnp.asarray(X)
+    return ad.grad(lambda a, b: jnp.sum(a * b * a), (0, 1))(x, x)
+
+
+@program
+def zero_cotangent(ad):
+    _, pullback = ad.vjp(lambda x: (jnp.sin(x), x * x), X)
+    return pullback((jnp.zeros(3), jnp.zeros(3)))
+
+
+# ---- forward mode and the rest ----
+
+
+@program
+def jvp_of_trees(ad):
+    return ad.jvp(lambda p: {"y": p["x"] * p["s"], "c": 1.0}, [{"x": X, "s": 2.0}], [{"x": X + 1, "s": 0.5}])
+
+
+@program
+def jacobians_of_matrices(ad):
+    return ad.jacrev(lambda m: m @ X)(M), ad.jacfwd(lambda m: m.T @ m)(M), ad.hessian(lambda m: jnp.sum(m**3))(M)
+
+
+@program
+def checkpoint(ad):
+    def f(x, y):
+        return jnp.sum(jnp.sin(jnp.sin(x)) * y), {"x": x}
+
+    safe = ad.checkpoint(f)
+    return safe(X, 2.0), ad.grad(lambda x: safe(x, 2.0)[0])(X), jax.grad(lambda x: safe(x, 2.0)[0])(X)
+
+
+@program
+def checkpoint_settings(ad):
+    @ad.checkpoint
+    def plain(x):
+        return jnp.sum(jnp.exp(jnp.sin(x)))
+
+    kept = ad.checkpoint(lambda x, n: jnp.sum(jnp.sin(x) ** n), policy=jax.checkpoint_policies.everything_saveable,
+                         prevent_cse=False, static_argnums=(1,))
+    return ad.grad(plain)(X), ad.grad(kept)(X, 3), jax.jit(ad.grad(plain))(X)
+
+
+@program
+def functions_that_are_objects(ad):
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        def __call__(self, x):
+            return jnp.sum(self.w @ x)
+
+        def other(self, x):
+            return self(x) * 2
+
+    model = Model(M)
+    return (ad.grad(model)(X), ad.grad(model.other)(X), ad.grad(functools.partial(loss, scale=3.0))(X),
+            ad.grad(jnp.sum)(X), ad.grad(jax.jit(loss))(X))
+
+
+@program
+def names_and_documentation(ad):
+    for transform in (ad.grad, ad.value_and_grad, ad.jacrev, ad.jacfwd, ad.hessian):
+        assert callable(transform(loss))
+    assert ad.grad(loss).__name__.endswith("loss") and ad.grad(loss).__wrapped__ is loss
+    return 0.0

@@ -25,16 +25,18 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+from jax.extend.core import Primitive, take_current_trace
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
 from funcgrad.graph import Graph, carries_gradient
 from funcgrad.planning import Plan
-from funcgrad.pullback import FlatPullback, add_cotangents, zeros_like_aval
+from funcgrad.pullback import FlatPullback, add_cotangents, sweep, zeros_like_aval
 from funcgrad.rule import higher_order
 from funcgrad.rules.call import nothing_saveable
 from funcgrad.rules.staging import BodyKind, Layout, fixed_point, spread, stage_backward, stage_forward
-from funcgrad.trace import evaluate
+from funcgrad.trace import UNKNOWN, GraphTrace, GraphTracer, evaluate
+from funcgrad.vjp import record_linear
 
 Array = Any
 States = tuple[Array, ...]
@@ -244,7 +246,7 @@ def _split(values: Sequence[Array], *counts: int) -> list[list[Array]]:
 
 
 def run_forward(spec: WhileSpec, *operands: Array) -> list[Array]:
-    """The loop with checkpoints: carries, count of iterations, distance of checkpoints, what they mark, they themselves.
+    """The loop with checkpoints: carries, count of iterations; of the checkpoints the distance, the marks, the states.
 
     The outer loop sets a checkpoint, the inner one runs to the next.
     """
@@ -311,9 +313,8 @@ class WhilePullback:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
         args = [self.count, self.stride, self.marks, *self.buffers, *self.consts.values(), *self.constants,
                 *(cts[i] for i in given)]
-        program = stage_backward(run_backward, (spec, given), list(map(_compat.typeof, args)),
-                                 f"pullback({spec.graph.name})")
-        results = evaluate(program.jaxpr, args)
+        run = while_pullback_p.bind if _is_transposed(args) else run_program
+        results = run(*args, spec=spec, given=given)
         reached = [i + spec.skipped for i in (*spec.active_consts, *spec.active_carries)]
         return spread(results, reached, spec.skipped + len(spec.active))
 
@@ -329,13 +330,23 @@ class NoPullback:
         return [None] * self.operands
 
 
+def run_program(*args: Array, spec: WhileSpec, given: tuple[int, ...]) -> list[Array]:
+    """Stage the backward program and run it."""
+    return evaluate(_backward_program(args, spec, given), args)
+
+
+def _backward_program(args: Sequence[Array], spec: WhileSpec, given: tuple[int, ...]) -> Any:
+    avals = list(map(_compat.typeof, args))
+    return stage_backward(run_backward, (spec, given), avals, f"pullback({spec.graph.name})").jaxpr
+
+
 def run_backward(static: tuple[WhileSpec, tuple[int, ...]], *args: Array) -> list[Array]:
     """Cotangents of the active consts and initial carries."""
     spec, given = static
     (count, stride, marks), buffers, consts, constants, out_cts = _split(
         args, 3, len(spec.kept), len(spec.read_consts), len(spec.layout.constants))
-    back = Backward(spec, dict(zip(spec.read_consts, consts, strict=True)), constants,
-                    lax.max(lax.div(stride, np.int32(spec.slots)), np.int32(1)))
+    back = Iteration(spec, dict(zip(spec.read_consts, consts, strict=True)), constants)
+    inner_stride = lax.max(lax.div(stride, np.int32(spec.slots)), np.int32(1))  # 1 up to slots ** 2 iterations
     by_output = dict(zip(given, out_cts, strict=True))
     ct_carry = tuple(by_output.get(i - spec.loop.num_consts, None) for i in spec.active_carries)
     ct_carry = back.filled(ct_carry, spec.active_carries)
@@ -346,8 +357,8 @@ def run_backward(static: tuple[WhileSpec, tuple[int, ...]], *args: Array) -> lis
         start = lax.mul(number, stride)
         slot = lax.argmax(lax.convert_element_type(lax.eq(marks, _like(start, marks)), np.int32), 0, np.int32)
         length = lax.min(stride, lax.sub(count, start))
-        states = back.fill(_read(buffers, slot), length)
-        ct_carry, more = back.pull_segment(states, length, ct_carry)
+        states = back.fill(_read(buffers, slot), length, inner_stride)
+        ct_carry, more = back.pull_segment(states, length, inner_stride, ct_carry)
         # a sum of its own for each segment: then no checkpoint of the second order holds the sum so far
         return number, ct_carry, tuple(map(add_cotangents, ct_consts, more))
 
@@ -358,19 +369,12 @@ def run_backward(static: tuple[WhileSpec, tuple[int, ...]], *args: Array) -> lis
 
 
 @dataclasses.dataclass(frozen=True)
-class Backward:
-    """The parts of the backward program, on arrays.
-
-    Attributes:
-      spec: the static part.
-      consts, constants: see `WhilePullback`.
-      stride: distance of the states that are kept within a segment; 1 up to ``slots ** 2`` iterations.
-    """
+class Iteration:
+    """One iteration again and backward, and what is made of it; `consts` and `constants` as in `WhilePullback`."""
 
     spec: WhileSpec
     consts: dict[int, Array]
     constants: Sequence[Array]
-    stride: Array
 
     def step(self, xs: States) -> States:
         """The kept carries after one more iteration."""
@@ -378,29 +382,30 @@ class Backward:
         values |= {i + self.spec.loop.num_consts: x for i, x in zip(self.spec.kept, xs, strict=True)}
         return _strong(evaluate(self.spec.rerun.jaxpr, [values[i] for i in self.spec.rerun_inputs]))
 
-    def fill(self, xs: States, length: Array) -> States:
-        """Buffers with the states of a segment that begins with `xs`, as many as are kept."""
+    def fill(self, xs: States, length: Array, stride: Array) -> States:
+        """Buffers with every stride-th state of a segment that begins with `xs`."""
 
         def step(state: tuple) -> tuple:
             number, xs, buffers = state
             xs = self.step(xs)
             # the last one written to a slot stays: that whose number is a multiple of the stride
-            slot = lax.div(_plus(_plus(number, self.stride), -1), self.stride)
+            slot = lax.div(_plus(_plus(number, stride), -1), stride)
             return _plus(number, 1), xs, _write(buffers, xs, slot)
 
         first = _write(_empty_buffers(self.spec, self.spec.slots + 1), xs, np.int32(0))
         return lax.while_loop(lambda state: lax.lt(state[0], length), step, (np.int32(1), xs, first))[2]
 
-    def pull_segment(self, buffers: States, length: Array, ct_carry: States) -> tuple[States, States]:
+    def pull_segment(self, buffers: States, length: Array, stride: Array,
+                     ct_carry: States) -> tuple[States, States]:
         """Cotangents before a segment from those after it, and what the segment adds to the consts'."""
 
         def step(state: tuple) -> tuple:
             number, ct_carry, ct_consts = state
             number = _plus(number, -1)
-            slot = lax.div(number, self.stride)
+            slot = lax.div(number, stride)
             _, xs = lax.while_loop(
                 lambda inner: lax.lt(inner[0], number), lambda inner: (_plus(inner[0], 1), self.step(inner[1])),
-                (lax.mul(slot, self.stride), _read(buffers, slot)))
+                (lax.mul(slot, stride), _read(buffers, slot)))
             ct_carry, more = self.pull(xs, ct_carry)
             return number, ct_carry, tuple(map(add_cotangents, ct_consts, more))
 
@@ -420,6 +425,17 @@ class Backward:
         return (self.filled([cts[i] for i in spec.active_carries], spec.active_carries),
                 tuple(None if cts[i] is None else _strong((cts[i],))[0] for i in spec.active_consts))
 
+    def push(self, xs: States, tangents: States) -> States:
+        """Tangents of the carries after one iteration from those of carries and consts before it."""
+        avals = [_compat.typeof(t).to_ct_aval() for t in tangents[:len(self.spec.active_carries)]]
+
+        def pull(*ct_carry: Array) -> list[Array]:
+            carries, consts = self.pull(xs, ct_carry)
+            return [*carries, *self.filled(consts, self.spec.active_consts)]
+
+        linear = record_linear(pull, avals, self.spec.graph.name)
+        return self.filled(sweep(linear.graph, linear.read, tangents), self.spec.active_carries)
+
     def filled(self, cts: Sequence[Array | None], indices: Sequence[int]) -> States:
         """Cotangents of some inputs of the body, zeros in place of None."""
         avals = [self.spec.graph.avals[self.spec.graph.inputs[i]] for i in indices]
@@ -428,6 +444,75 @@ class Backward:
     def no_const_cts(self) -> States:
         """Zeros for the active consts."""
         return self.filled([None] * len(self.spec.active_consts), self.spec.active_consts)
+
+
+# ---- forward mode ----
+#
+# It is the transpose of the backward program (`funcgrad.vjp.pushforward`). Transposing that as it stands would be right
+# and long: each of its loops would get a backward program. But the transpose is known, the loop that carries tangents.
+
+#: The backward program as one operation. Only traces of linear functions see it, so JAX need not know it.
+while_pullback_p = Primitive("while_pullback")
+while_pullback_p.multiple_results = True
+
+
+def _is_transposed(args: Sequence[Array]) -> bool:
+    """Whether the backward program is only recorded, as a linear function of cotangents without values."""
+    with take_current_trace() as trace:
+        return isinstance(trace, GraphTrace) and trace.mode.linear and any(
+            isinstance(arg, GraphTracer) and trace.lower(arg) is UNKNOWN for arg in args)
+
+
+def pullback_forward(active: tuple[bool, ...], *args: Array, spec: WhileSpec,
+                     given: tuple[int, ...]) -> tuple[list[Array], Any]:
+    """Outputs of the right type, whose values nobody has, and the loop of tangents as pullback."""
+    count, rest = args[0], args[3:]
+    buffers, consts, constants, _ = _split(rest, len(spec.kept), len(spec.read_consts), len(spec.layout.constants))
+    first = tuple(_read(buffers, np.int32(0)))  # the initial state: its checkpoint is never given up
+    outputs = list(map(_compat.zeros_like_aval, _backward_program(args, spec, given).out_avals))
+    return outputs, Pushforward(spec, given, count, first, tuple(consts), tuple(constants))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pushforward:
+    """Tangents of a loop's outputs `given` from those of its active consts and carries."""
+
+    spec: WhileSpec = dataclasses.field(metadata=STATIC)
+    given: tuple[int, ...] = dataclasses.field(metadata=STATIC)
+    count: Array
+    first: States
+    consts: States
+    constants: States
+
+    def __call__(self, tangents: Sequence[Array | None]) -> list[Array | None]:
+        moving = tuple(i for i, t in enumerate(tangents) if t is not None)
+        args = [self.count, *self.first, *self.consts, *self.constants, *(tangents[i] for i in moving)]
+        program = stage_backward(run_tangents, (self.spec, self.given, moving), list(map(_compat.typeof, args)),
+                                 f"pushforward({self.spec.graph.name})")
+        residuals = 3 + len(self.first) + len(self.consts) + len(self.constants)
+        return [None] * residuals + evaluate(program.jaxpr, args)
+
+
+def run_tangents(static: tuple[WhileSpec, tuple[int, ...], tuple[int, ...]], *args: Array) -> list[Array]:
+    """The loop with tangents instead of what no later state needs."""
+    spec, given, moving = static
+    (count,), first, consts, constants, tangents = _split(
+        args, 1, len(spec.kept), len(spec.read_consts), len(spec.layout.constants))
+    iteration = Iteration(spec, dict(zip(spec.read_consts, consts, strict=True)), constants)
+    reached = (*spec.active_consts, *spec.active_carries)
+    filled = iteration.filled(spread(tangents, moving, len(reached)), reached)
+    of_consts, initial = _split(filled, len(spec.active_consts))
+
+    def step(state: tuple) -> tuple:
+        number, xs, of_carry = state
+        moved = iteration.push(xs, (*of_carry, *of_consts))
+        return _plus(number, 1), iteration.step(xs), moved
+
+    _, _, final = lax.while_loop(lambda state: lax.lt(state[0], count), step,
+                                 (np.int32(0), tuple(first), tuple(initial)))
+    by_output = dict(zip((i - spec.loop.num_consts for i in spec.active_carries), final, strict=True))
+    return [by_output[i] for i in given]
 
 
 # ---- small parts ----
@@ -464,3 +549,4 @@ def _read(buffers: Sequence[Array], slot: Array) -> States:
 
 
 higher_order(p.while_p, while_forward, dear=True)
+higher_order(while_pullback_p, pullback_forward, dear=True)

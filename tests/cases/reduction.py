@@ -129,7 +129,8 @@ REDUCE = (
                       expected=(2 * others(NUMBERS[:n], 0),), why=ONCE) for n in (1, 2, 3, 4, 5))),
     # The cases below have no oracle in jax, forward or reverse, so they name no rule: the values given are the check.
     Case("reduce[initial value differentiated]", (), lambda x, init: lax.reduce(x, init, lax.mul, (0,)),
-         uniform(0.5, 2, (3,), ()), dtypes=("float32",), orders=1, jax_agrees=False, numeric=False, note=INITIAL, boundary=(
+         uniform(0.5, 2, (3,), ()), dtypes=("float32",), orders=1, jax_agrees=False, numeric=False,
+         note=INITIAL, boundary=(
              Boundary("numbers", (NUMBERS, np.float64(2)), expected=(2 * others(NUMBERS, 0), np.float64(120)),
                       why=INITIAL),
              Boundary("empty", (NUMBERS[:0], np.float64(2)), expected=(NUMBERS[:0], np.float64(1)), why=INITIAL))),

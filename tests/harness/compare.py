@@ -89,11 +89,12 @@ def tolerance(wanted: np.ndarray, spread: np.ndarray | None, eps: float, scale: 
     return scale * ROUNDINGS * (max(eps, float(info.eps)) * size + moved + float(info.tiny))
 
 
-def conditioning(run: Callable[..., Sequence[Any]], inputs: Any, rng: np.random.Generator) -> list[np.ndarray]:
+def conditioning(run: Callable[..., Sequence[Any]], inputs: Any, rng: np.random.Generator,
+                 draws: int = NUDGES) -> list[np.ndarray]:
     """How far each element of ``run(inputs)`` moves when all inexact inputs move by one unit in the last place."""
     centre = [_wide(_numpy(leaf)) for leaf in run(inputs)]
     moved = [np.zeros(leaf.shape) for leaf in centre]
-    for _ in range(NUDGES):
+    for _draw in range(draws):
         near = [_wide(_numpy(leaf)) for leaf in run(jax.tree.map(lambda leaf: _nudged(leaf, rng), inputs))]
         with np.errstate(invalid="ignore"):
             moved = [np.fmax(m, np.abs(a - b)) for m, a, b in zip(moved, near, centre, strict=True)]

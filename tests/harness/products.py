@@ -139,7 +139,7 @@ def products(ad: Autodiff, problem: Problem, orders: int, mixed: bool = False) -
     return jax.jit(run, compiler_options=FAST_COMPILE)
 
 
-def forward(problem: Problem, active: Args, rest: Args, seeds: Seeds) -> Leaves:
+def forward(problem: Problem, active: Args, rest: Args, tangents: Leaves) -> Leaves:
     """J t by JAX's forward mode, the inexact outputs only."""
-    _, tangents = jax.jvp(lambda *a: problem.fun(a, rest), active, fill(active, seeds["t"]))
-    return [leaf for leaf in jax.tree.leaves(tangents) if leaf.dtype != jax.dtypes.float0]
+    _, moved = jax.jvp(lambda *a: problem.fun(a, rest), active, fill(active, tangents))
+    return [leaf for leaf in jax.tree.leaves(moved) if leaf.dtype != jax.dtypes.float0]

@@ -1,0 +1,100 @@
+"""Run every program of `programs.py` on 8 forced host devices and print what is wrong, as JSON: name -> message."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import funcgrad
+from tests.sharding.programs import EXPLICIT, MANUAL, Program, placed
+
+Array = Any
+TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
+
+
+def operands() -> tuple[Array, Array]:
+    """The matrices that all programs take."""
+    rng = np.random.default_rng(7)
+    return tuple(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((8, 4), (4, 6)))
+
+
+def loss_of(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """A scalar in which every element of the output has a weight of its own."""
+
+    def loss(a: Array, w: Array) -> Array:
+        out = function(a, w)
+        return jnp.sum(out * jnp.cos(jnp.arange(out.size, dtype=out.dtype).reshape(out.shape)))
+
+    return loss
+
+
+def penalty(grad: Callable, loss: Callable) -> Callable[[Array, Array], Array]:
+    """Of second order: the squared norm of the gradient."""
+    return lambda a, w: sum(jnp.sum(jnp.square(ct)) for ct in grad(loss, (0, 1))(a, w))
+
+
+def check(program: Program, function: Callable, args: tuple[Array, Array], full: bool) -> None:
+    """Gradients of order 1 and 2, compiled and if `full` eager, against the plain program's; their types too."""
+    plain, loss = loss_of(program.plain), loss_of(function)
+    wanted = jax.grad(plain, (0, 1))(*operands())
+    given = jax.jit(funcgrad.grad(loss, (0, 1)))(*args)
+    for ct, other, arg in zip(given, wanted, args, strict=True):
+        np.testing.assert_allclose(ct, other, **TOLERANCE)
+        given_type, type_ = jax.typeof(ct), jax.typeof(arg)
+        assert given_type == type_ or type_.sharding.mesh.empty, f"{given_type} for an operand {type_}"
+    if full:
+        for ct, other in zip(funcgrad.grad(loss, (0, 1))(*args), wanted, strict=True):
+            np.testing.assert_allclose(ct, other, **TOLERANCE)
+    twice = jax.jit(funcgrad.grad(penalty(funcgrad.grad, loss), (0, 1)))(*args)
+    for ct, other in zip(twice, jax.grad(penalty(jax.grad, plain), (0, 1))(*operands()), strict=True):
+        np.testing.assert_allclose(ct, other, **TOLERANCE)
+
+
+def outcomes(full: bool) -> dict[str, str]:
+    """What went wrong, by program; empty messages for what is right."""
+    found: dict[str, str] = {}
+
+    def attempt(name: str, program: Program, function: Callable, args: tuple[Array, Array]) -> None:
+        try:
+            check(program, function, args, full)
+            found[name] = ""
+        except Exception:
+            found[name] = traceback.format_exc()[-2000:]
+
+    automatic = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    for name, program in MANUAL.items():
+        for vma in program.checks:
+            def shard_map(body: Callable, vma: bool = vma, **options: Any) -> Callable:
+                return jax.shard_map(body, **{"mesh": automatic, **options}, check_vma=vma)
+
+            attempt(f"{name}[check_vma={vma}]", program, program.build(shard_map), operands())
+    for name, program in placed(automatic).items():
+        a, w = operands()
+        args = (jax.device_put(a, jax.NamedSharding(automatic, P("x", "y"))),
+                jax.device_put(w, jax.NamedSharding(automatic, P("y"))))
+        attempt(name, program, program.build(jax.shard_map), args)
+    explicit = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(explicit):
+        for name, program in EXPLICIT.items():
+            a, w = operands()
+            args = (jax.device_put(a, jax.NamedSharding(explicit, P("x", None))),
+                    jax.device_put(w, jax.NamedSharding(explicit, P(None, "y"))))
+            attempt(f"explicit {name}", program, program.build(jax.shard_map), args)
+    return found
+
+
+if __name__ == "__main__":
+    json.dump(outcomes("--full" in sys.argv), sys.stdout)

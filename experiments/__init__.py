@@ -1,0 +1,1 @@
+"""Training runs and benchmarks. Nothing imports this package; it may import funcgrad and reference."""

@@ -1,0 +1,300 @@
+"""Pictures of the stages of a trained two-layer classifier, in the order in which it computes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from experiments import model, views
+from experiments.datasets import Dataset
+from experiments.model import Parameters
+from experiments.views import HiddenView, PlaneView
+
+# Okabe and Ito's palette: it stays apart for colour-blind readers. Eight colours and seven markers make 56
+# different classes.
+CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+MARKERS = "os^Dv<P"
+LINE_COLOUR = "#333333"
+UNIT_MAP = LinearSegmentedColormap.from_list("unit", ["#9C7FB8", "#FFFFFF", "#4D9A5B"])
+"""Purple below zero, white at zero, green above."""
+
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.framealpha": 0.9,
+    "legend.fontsize": 8.5,
+    "figure.dpi": 160,
+    "savefig.facecolor": "white",
+}
+MAX_UNITS_DRAWN = 8
+
+
+class Curves(NamedTuple):
+    """What was seen at each step and at each check, for the picture of the training."""
+
+    loss: np.ndarray
+    accuracy: np.ndarray
+    check_steps: list[int]
+    held_out_accuracy: list[float]
+
+
+class Scene(NamedTuple):
+    """Everything that the pictures show, computed once."""
+
+    parameters: Parameters
+    data: Dataset
+    plane: PlaneView
+    hidden: HiddenView
+    units: np.ndarray
+
+
+def make_scene(parameters: Parameters, data: Dataset) -> Scene:
+    """Choose the planes to look at and the units to show."""
+    units = views.unit_order(parameters, data)[:MAX_UNITS_DRAWN]
+    return Scene(parameters, data, views.plane_view(data), views.hidden_view(parameters, data), units)
+
+
+def draw_all(folder: Path, parameters: Parameters, data: Dataset, curves: Curves) -> None:
+    """Write every picture of `outputs.PICTURES` into the folder."""
+    with matplotlib.rc_context(STYLE):
+        scene = make_scene(parameters, data)
+        _single(folder / "1_lines.png", scene, draw_lines, scene.plane.note)
+        units_figure(scene).savefig(folder / "2_units.png")
+        _single(folder / "3_hidden_space.png", scene, draw_hidden_space, scene.hidden.note)
+        _single(folder / "4_decision.png", scene, draw_decision, scene.plane.note)
+        training_figure(data, curves).savefig(folder / "5_training.png")
+        stages_figure(scene).savefig(folder / "stages.png")
+
+
+def _single(path: Path, scene: Scene, draw, note: str) -> None:
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    axes = figure.subplots()
+    draw(axes, scene)
+    axes.legend(loc="best")
+    if note:
+        figure.supxlabel(note, fontsize=8.5, color="#555555")
+    figure.savefig(path)
+
+
+def _colour(label: int) -> str:
+    return CLASS_COLOURS[label % len(CLASS_COLOURS)]
+
+
+def _class_map(count: int) -> ListedColormap:
+    return ListedColormap([_colour(label) for label in range(count)])
+
+
+def draw_points(axes: Axes, points: np.ndarray, labels: np.ndarray, names: tuple[str, ...], size: float) -> None:
+    """One marker and colour per class."""
+    for label, name in enumerate(names):
+        x, y = points[labels == label].T
+        marker = MARKERS[label % len(MARKERS)]
+        axes.scatter(
+            x, y, s=size, c=_colour(label), marker=marker, linewidths=0.3, edgecolors="white", alpha=0.8, label=name
+        )
+
+
+def _frame(axes: Axes, title: str, axis_names: tuple[str, str], limits: np.ndarray) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(axis_names[0])
+    axes.set_ylabel(axis_names[1])
+    axes.set_xlim(*limits[0])
+    axes.set_ylim(*limits[1])
+
+
+def _stages_on_grid(scene: Scene) -> tuple[np.ndarray, np.ndarray, model.Stages]:
+    horizontal, vertical, points = views.grid(scene.plane.limits)
+    stages = model.forward(scene.parameters, scene.plane.features_at(points))
+    return horizontal, vertical, model.Stages(*(np.asarray(stage) for stage in stages))
+
+
+def draw_lines(axes: Axes, scene: Scene) -> None:
+    """The data, and for each hidden unit the line where lin(x; w_i, b_i) is 0, with arrows to its active side."""
+    plane = scene.plane
+    draw_points(axes, plane.train, scene.data.train_labels, scene.data.class_names, size=16)
+    horizontal, vertical, stages = _stages_on_grid(scene)
+    for number, unit in enumerate(scene.units, 1):
+        height = stages.preactivation[:, unit].reshape(len(vertical), len(horizontal))
+        _draw_unit_line(axes, plane, height, horizontal, vertical, f"h{number}")
+    _frame(axes, "1  Each hidden unit draws a line", plane.axis_names, plane.limits)
+
+
+def _draw_unit_line(
+    axes: Axes, plane: PlaneView, height: np.ndarray, horizontal: np.ndarray, vertical: np.ndarray, name: str
+) -> None:
+    slope_y, slope_x = np.gradient(height, vertical, horizontal)
+    # In the plane the preactivation is linear: its slope is the same everywhere.
+    normal = np.array([slope_x.mean(), slope_y.mean()])
+    crossings = np.argwhere(np.diff(np.sign(height), axis=0) != 0)
+    crossings_across = np.argwhere(np.diff(np.sign(height), axis=1) != 0)
+    line = np.concatenate([crossings, crossings_across])
+    if not len(line) or not np.any(normal):
+        return  # this unit's line passes outside the picture
+    axes.contour(horizontal, vertical, height, levels=[0.0], colors=LINE_COLOUR, linewidths=1.4)
+    extent = plane.limits[:, 1] - plane.limits[:, 0]
+    # Where axes have different units, "at right angles" is meant as it looks on paper.
+    on_paper = normal * extent
+    towards = on_paper / np.linalg.norm(on_paper) * extent * 0.07
+    along = np.array([-on_paper[1], on_paper[0]]) * extent
+    spots = np.stack([horizontal[line[:, 1]], vertical[line[:, 0]]], axis=1)
+    ordered = spots[np.argsort(spots @ (along / extent**2))]
+    for fraction in (0.15, 0.85):
+        spot = ordered[int(fraction * (len(ordered) - 1))]
+        axes.annotate("", spot + towards, spot, arrowprops={"arrowstyle": "-|>", "color": LINE_COLOUR, "lw": 1.4})
+    spot = ordered[int(0.04 * (len(ordered) - 1))]
+    label = axes.text(*spot, name, fontsize=9, fontweight="bold", ha="center", va="center", clip_on=True)
+    label.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
+
+
+def draw_hidden_space(axes: Axes, scene: Scene) -> None:
+    """The points behind ReLU with the separator of the last layer, and the regions it makes."""
+    hidden, data = scene.hidden, scene.data
+    horizontal, vertical, points = views.grid(hidden.limits)
+    _draw_regions(axes, horizontal, vertical, hidden.scores_at(points), alpha=0.15)
+    draw_points(axes, hidden.train, data.train_labels, data.class_names, size=16)
+    _frame(axes, "3  After ReLU one line separates", hidden.axis_names, hidden.limits)
+
+
+def draw_decision(axes: Axes, scene: Scene) -> None:
+    """What the classifier says everywhere, and the held-out points with the wrongly classified ones marked."""
+    plane, data = scene.plane, scene.data
+    horizontal, vertical, stages = _stages_on_grid(scene)
+    _draw_regions(axes, horizontal, vertical, stages.scores, alpha=0.25)
+    draw_points(axes, plane.test, data.test_labels, data.class_names, size=20)
+    scores = model.forward(scene.parameters, data.test_features).scores
+    wrong = np.asarray(model.predict(scores)) != data.test_labels
+    right_share = 1.0 - wrong.mean()
+    axes.scatter(*plane.test[wrong].T, s=90, facecolors="none", edgecolors="black", linewidths=1.3, label="wrong")
+    title = f"4  Decision: {right_share:.1%} of held-out points"
+    _frame(axes, title, plane.axis_names, plane.limits)
+
+
+def _draw_regions(
+    axes: Axes, horizontal: np.ndarray, vertical: np.ndarray, scores: np.ndarray, alpha: float
+) -> None:
+    shape = (len(vertical), len(horizontal))
+    classes = max(2, scores.shape[1])
+    winner = np.asarray(model.predict(scores)).reshape(shape)
+    levels = np.arange(classes + 1) - 0.5
+    axes.contourf(horizontal, vertical, winner, levels=levels, cmap=_class_map(classes), alpha=alpha)
+    if scores.shape[1] == 1:
+        margins = [scores[:, 0]]
+    else:
+        # The border of class k is where its score equals the best of the others.
+        others = [np.delete(scores, label, axis=1).max(axis=1) for label in range(classes)]
+        margins = [scores[:, label] - others[label] for label in range(classes)]
+    for margin in margins:
+        if margin.min() < 0 < margin.max():
+            axes.contour(horizontal, vertical, margin.reshape(shape), levels=[0.0], colors="black", linewidths=1.8)
+
+
+def draw_unit(axes: Axes, scene: Scene, unit: int, after: bool) -> None:
+    """One hidden unit before or after ReLU: over the plane for two features, as a histogram for more."""
+    if scene.data.train_features.shape[1] == 2:
+        _draw_unit_surface(axes, scene, unit, after)
+    else:
+        _draw_unit_histogram(axes, scene, unit, after)
+
+
+def _draw_unit_surface(axes: Axes, scene: Scene, unit: int, after: bool) -> None:
+    horizontal, vertical, stages = _stages_on_grid(scene)
+    before = stages.preactivation[:, unit].reshape(len(vertical), len(horizontal))
+    largest = float(np.abs(before).max()) or 1.0
+    height = np.maximum(before, 0.0) if after else before
+    norm = TwoSlopeNorm(0.0, -largest, largest)
+    axes.pcolormesh(horizontal, vertical, height, cmap=UNIT_MAP, norm=norm, shading="auto", rasterized=True)
+    if before.min() < 0 < before.max():
+        axes.contour(horizontal, vertical, before, levels=[0.0], colors=LINE_COLOUR, linewidths=1.2)
+    for label in range(len(scene.data.class_names)):
+        x, y = scene.plane.train[scene.data.train_labels == label].T
+        axes.scatter(x, y, s=1.5, c=_colour(label), alpha=0.55, linewidths=0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _draw_unit_histogram(axes: Axes, scene: Scene, unit: int, after: bool) -> None:
+    stages = model.forward(scene.parameters, scene.data.train_features)
+    before = np.asarray(stages.preactivation)[:, unit]
+    bins = np.linspace(min(before.min(), 0.0), max(before.max(), 0.0) or 1.0, 31)
+    values = np.maximum(before, 0.0) if after else before
+    for label in range(len(scene.data.class_names)):
+        chosen = values[scene.data.train_labels == label]
+        axes.hist(chosen, bins=bins, color=_colour(label), alpha=0.45, density=True)
+    axes.axvline(0.0, color=LINE_COLOUR, linewidth=1.2)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=7)
+
+
+def draw_unit_rows(figure, scene: Scene, units: np.ndarray, title: str) -> None:
+    """A row of units before ReLU, and below each the same unit after it."""
+    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    panels = figure.subplots(2, len(units), squeeze=False)
+    numbers = {unit: number for number, unit in enumerate(scene.units, 1)}
+    for column, unit in enumerate(units):
+        draw_unit(panels[0, column], scene, int(unit), after=False)
+        draw_unit(panels[1, column], scene, int(unit), after=True)
+        panels[0, column].set_title(f"h{numbers[unit]}", loc="center", fontsize=10)
+    panels[0, 0].set_ylabel("before\nlin(x; w, b)", fontsize=9)
+    panels[1, 0].set_ylabel("after\nReLU", fontsize=9)
+
+
+def units_figure(scene: Scene) -> Figure:
+    """Every unit that is drawn, before and after ReLU."""
+    figure = Figure(figsize=(max(5.0, 1.35 * len(scene.units) + 0.6), 3.9), layout="constrained")
+    draw_unit_rows(figure, scene, scene.units, "2  ReLU keeps each unit's one side")
+    figure.supxlabel(_unit_legend(scene), fontsize=8.5, color="#555555")
+    return figure
+
+
+def _unit_legend(scene: Scene) -> str:
+    shown, total = len(scene.units), scene.parameters["hidden"]["bias"].shape[0]
+    some = f"the {shown} of {total} units that weigh most; " if shown < total else ""
+    if scene.data.train_features.shape[1] == 2:
+        return f"{some}green: above 0, white: 0, purple: below 0"
+    return f"{some}how often the training points of each class (by colour) have a value; line: 0"
+
+
+def training_figure(data: Dataset, curves: Curves) -> Figure:
+    """Loss and accuracy against the step."""
+    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    upper.plot(curves.loss, color=LINE_COLOUR)
+    upper.set_yscale("log")
+    upper.set_ylabel("loss (nats)")
+    upper.set_title(f"5  Training on {data.name}")
+    lower.plot(curves.accuracy, color=LINE_COLOUR, label=f"{len(data.train_labels)} training points")
+    held_out = f"{len(data.test_labels)} held-out points"
+    lower.plot(curves.check_steps, curves.held_out_accuracy, "o--", color=_colour(1), ms=4, label=held_out)
+    lower.set_ylabel("accuracy")
+    lower.set_xlabel("step")
+    lower.legend(loc="lower right")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.25)
+    return figure
+
+
+def stages_figure(scene: Scene) -> Figure:
+    """The four stages on one page, made to be read at 800 pixels."""
+    figure = Figure(figsize=(10.0, 9.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1)
+    first, second = upper.subfigures(1, 2)
+    third, fourth = lower.subfigures(1, 2)
+    for part, draw in ((first, draw_lines), (third, draw_hidden_space), (fourth, draw_decision)):
+        draw(part.subplots(), scene)
+    draw_unit_rows(second, scene, scene.units[:3], "2  ReLU keeps one side of it")
+    first.axes[0].legend(loc="upper right")
+    fourth.axes[0].legend(loc="upper right")
+    if scene.plane.note:
+        figure.supxlabel(scene.plane.note, fontsize=9, color="#555555")
+    return figure

@@ -351,8 +351,3 @@ def may_run_again(effect: Any) -> bool:
     """Whether a program with this effect can run twice: names of axes, arrays of its own, and debug prints can."""
     return isinstance(effect, _core.NamedAxisEffect | _core.InternalMutableArrayEffect | _debugging.DebugEffect
                       | _debugging.OrderedDebugEffect)
-
-
-def empty_stack(aval: Aval, count: int) -> Value:
-    """Zeros for `count` values of an aval, along a new first axis; mesh axes and extended dtypes as the aval's."""
-    return _zeros_like_aval(_core.unmapped_aval(count, 0, aval.strip_weak_type()))

@@ -1,0 +1,227 @@
+"""Measurements: figures of a program without noise, and times taken in turn with its peers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import jax
+from jax.extend.core import jaxprs_in_params
+
+from experiments.bench.problem import Problem, Program, Workload
+
+#: One peer's figures, by name; times are lists, one entry for each round, in seconds.
+Figures = dict[str, Any]
+STAGES = ("trace", "lower", "compile")
+#: Timed repetitions are grouped so that one measurement takes at least this long.
+SHORTEST = 2e-3
+
+
+# ---- figures without noise ----
+
+
+def distinct_jaxprs(jaxpr: Any) -> list[Any]:
+    """A jaxpr and all those nested in it, each once."""
+    found: dict[int, Any] = {}
+    pending = [jaxpr]
+    while pending:
+        inner = pending.pop()
+        if id(inner) not in found:
+            found[id(inner)] = inner
+            pending.extend(nested for eqn in inner.eqns for nested in jaxprs_in_params(eqn.params))
+    return list(found.values())
+
+
+def equations(closed: Any) -> int:
+    """Number of equations, nested ones included, those of each distinct jaxpr once."""
+    return sum(len(jaxpr.eqns) for jaxpr in distinct_jaxprs(closed.jaxpr))
+
+
+def contraction_flops(jaxpr: Any) -> float:
+    """FLOPs of all `dot_general`s as executed: the body of a `scan` counts once for each step, of a `while` once."""
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            lhs = eqn.invars[0].aval.shape
+            total += 2.0 * eqn.outvars[0].aval.size * math.prod(lhs[axis] for axis in contracted)
+        times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+        total += times * sum(contraction_flops(nested) for nested in jaxprs_in_params(eqn.params))
+    return total
+
+
+def compiled_figures(compiled: Any) -> Figures:
+    """Temporary bytes and FLOPs as XLA counts them (the body of a loop counts once)."""
+    cost = compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
+    return {"temp_bytes": getattr(memory, "temp_size_in_bytes", None), "xla_flops": cost.get("flops")}
+
+
+@contextlib.contextmanager
+def counted_compilations() -> Iterator[list[str]]:
+    """Collects one entry for each program that XLA compiles inside the block."""
+    seen: list[str] = []
+
+    def listener(event: str, duration: float, **details: Any) -> None:
+        del duration, details
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def clear_caches() -> None:
+    """Forget all that JAX and funcgrad have traced, planned and compiled, as in a process that has just begun."""
+    jax.clear_caches()
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] != "funcgrad":
+            continue
+        for attribute, value in list(vars(module).items()):
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+            elif isinstance(value, WeakKeyDictionary | WeakValueDictionary) and not attribute.startswith("__"):
+                value.clear()
+    gc.collect()
+
+
+# ---- times, in turn ----
+
+
+def in_turn(names: Sequence[str], number: int) -> list[str]:
+    """The order of one round: each round begins with another peer, so that drift hits all of them alike."""
+    offset = number % len(names)
+    return [*names[offset:], *names[:offset]]
+
+
+def _seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def staged_rounds(problem: Problem, rounds: int, figures: Mapping[str, Figures]) -> dict[str, Callable[[], Any]]:
+    """Trace, lower and compile each program from cold, in turn; returns the compiled programs as thunks."""
+    compiled: dict[str, Callable[[], Any]] = {}
+    names = [name for name in problem.programs if name not in ("autograd", "torch")]
+    for number in range(rounds):
+        for name in in_turn(names, number):
+            program, args = problem.programs[name], problem.arguments_of(name)
+            clear_caches()
+            fresh = jax.jit(_fresh(program))
+            seconds, traced = _seconds(lambda fresh=fresh, args=args: fresh.trace(*args))
+            figures[name]["trace"].append(seconds)
+            if number == 0:
+                figures[name]["equations"] = equations(traced.jaxpr)
+                figures[name]["contraction_flops"] = contraction_flops(traced.jaxpr.jaxpr)
+            if not problem.lower:
+                continue
+            seconds, lowered = _seconds(traced.lower)
+            figures[name]["lower"].append(seconds)
+            if number == 0:
+                figures[name]["hlo"] = lowered.as_text().count(" = ")
+            seconds, executable = _seconds(lowered.compile)
+            figures[name]["compile"].append(seconds)
+            if number == 0:
+                figures[name] |= compiled_figures(executable)
+            compiled[name] = _thunk(executable, args)
+    return compiled
+
+
+def _fresh(program: Program) -> Program:
+    return lambda *args: program(*args)
+
+
+def _thunk(program: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    return lambda: jax.block_until_ready(program(*args))
+
+
+def run_rounds(calls: Mapping[str, Callable[[], Any]], seconds: float, figures: Mapping[str, Figures]) -> None:
+    """Run the programs in turn until the time is up (five rounds at least, fewer for very slow programs)."""
+    repeats = {}
+    for name, call in calls.items():  # warm up, and see how long one call takes
+        call()
+        took, _ = _seconds(call)
+        repeats[name] = max(1, math.ceil(SHORTEST / max(took, 1e-7)))
+    start, number = time.perf_counter(), 0
+    while number < 2 or (elapsed := time.perf_counter() - start) < seconds or (number < 5 and elapsed < 4 * seconds):
+        for name in in_turn(list(calls), number):
+            call, times = calls[name], repeats[name]
+            took, _ = _seconds(lambda call=call, times=times: [call() for _ in range(times)])
+            figures[name]["run"].append(took / times)
+        number += 1
+        if number >= 200:
+            break
+
+
+def first_calls(problem: Problem, rounds: int, figures: Mapping[str, Figures]) -> None:
+    """The very first eager call of each program, from cold."""
+    names = list(problem.programs)
+    for number in range(rounds):
+        for name in in_turn(names, number):
+            clear_caches()
+            took, _ = _seconds(_thunk(problem.programs[name], problem.arguments_of(name)))
+            figures[name]["first"].append(took)
+
+
+def measure(workload: Workload, problem: Problem, *, seconds: float, rounds: int) -> dict[str, Figures]:
+    """All figures of one workload, by peer.
+
+    Args:
+      workload: what is measured.
+      problem: at which size.
+      seconds: for the run times.
+      rounds: how often each program is traced, lowered and compiled from cold.
+    """
+    figures: dict[str, Figures] = {
+        name: {key: [] for key in (*STAGES, "run", "first")} for name in problem.programs}
+    calls = staged_rounds(problem, rounds, figures)
+    if workload.kind == "eager":
+        first_calls(problem, rounds, figures)
+        calls = {name: _thunk(program, problem.arguments_of(name)) for name, program in problem.programs.items()}
+    if problem.run:
+        run_rounds(calls, seconds, figures)
+    return figures
+
+
+# ---- summaries ----
+
+
+def median(values: Sequence[float]) -> float | None:
+    """The median, None of nothing."""
+    return statistics.median(values) if values else None
+
+
+def ratio(figures: Mapping[str, Figures], key: str, peer: str, baseline: str) -> float | None:
+    """A peer's figure over the baseline's: of times the median over rounds, each taken side by side.
+
+    `key` may join times with ``+``, which are then added within each round.
+    """
+    if peer not in figures or baseline not in figures:
+        return None
+    tops, bottoms = _rounds(figures[peer], key), _rounds(figures[baseline], key)
+    ratios = [top / bottom for top, bottom in zip(tops, bottoms, strict=False) if bottom]
+    return median(ratios)
+
+
+def _rounds(figures: Figures, key: str) -> list[float]:
+    columns = []
+    for part in key.split("+"):
+        value = figures.get(part)
+        columns.append(value if isinstance(value, list) else [] if value is None else [value])
+    return [sum(column) for column in zip(*columns, strict=False)]
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """The geometric mean, None of nothing."""
+    return math.exp(statistics.fmean(map(math.log, values))) if values else None

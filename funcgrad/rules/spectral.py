@@ -4,9 +4,9 @@ Sources: Giles, "An extended collection of matrix derivative results for forward
 differentiation" (Oxford NA-08-01, 2008), section 3; Wan and Zhang, "Automatic differentiation for complex valued SVD"
 (arXiv:1909.02659) for the complex phases.
 
-Vectors turn into each other at rates 1 / (difference of their values). Where two values are equal the numerator is zero
-for a function that depends on the space they span and not on the basis in it, and the quotient counts as 0 then; for
-other functions it is infinite, as the derivative is.
+Vectors turn into each other at rates 1 / (difference of their values). At an exact tie that rate counts as 0. This is
+right for functions of the space that the tied vectors span (a projector, the polar factor, symmetric functions of the
+values), which do not see the basis in it; no rule can do better, as the cotangents at a tie do not say more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
@@ -41,10 +40,6 @@ Aval = Any
 Active = tuple[bool, ...]
 Cotangents = Sequence[Array | None]
 
-#: Rounding errors of an inner product of n terms that still count as zero, in units of n · eps · the largest element.
-ROUNDINGS = 8
-
-
 def _pairs(values: Array) -> tuple[Array, Array]:
     """``values[j]`` and ``values[i]`` at (i, j)."""
     shape, batch = (*values.shape, values.shape[-1]), range(values.ndim - 1)
@@ -52,24 +47,17 @@ def _pairs(values: Array) -> tuple[Array, Array]:
             lax.broadcast_in_dim(values, shape, (*batch, values.ndim - 1)))
 
 
-def _differences(values: Array) -> Array:
-    """``values[j] - values[i]`` at (i, j); ones on the diagonal."""
-    difference = lax.sub(*_pairs(values))
-    return where(lax.ne, difference, lax.full_like(difference, 1))
-
-
-def _quotient(numerator: Array, denominator: Array, *terms: Array) -> Array:
-    """numerator / denominator, where 0 / 0 is 0. Each of `terms` is what the numerator is a difference of."""
-    sizes = [lax.reduce_max(lax.abs(x), (x.ndim - 2, x.ndim - 1)) for x in terms]
-    size = sizes[0] if len(sizes) == 1 else lax.max(*sizes)
-    roundings = ROUNDINGS * max(numerator.shape[-2:]) * float(jax.dtypes.finfo(size.dtype).eps)
-    bound = lax.broadcast_in_dim(lax.mul(size, np.array(roundings, size.dtype)), numerator.shape,
-                                 tuple(range(size.ndim)))
-    settled = lax.bitwise_and(lax.le(lax.abs(numerator), bound),
-                              lax.eq(denominator, np.zeros((), denominator.dtype)))
-    safe = lax.select(settled, lax.full_like(denominator, 1), denominator)
+def _over(numerator: Array, denominator: Array) -> Array:
+    """numerator / denominator, and 0 where the denominator is 0."""
+    tied = lax.eq(denominator, np.zeros((), denominator.dtype))
+    safe = lax.select(tied, lax.full_like(denominator, 1), denominator)
     quotient = lax.div(numerator, lax.convert_element_type(safe, numerator.dtype))
-    return lax.select(settled, lax.full_like(numerator, 0), quotient)
+    return lax.select(tied, lax.full_like(numerator, 0), quotient)
+
+
+def _turning(numerator: Array, values: Array) -> Array:
+    """``numerator[i, j] / (values[j] - values[i])``; zero on the diagonal."""
+    return _over(numerator, lax.sub(*_pairs(values)))
 
 
 def _skew(x: Array) -> Array:
@@ -102,7 +90,7 @@ def eigh_cotangents(active: Active, ct: tuple, out: tuple, _a: Aval, *, lower: b
     if subset_by_index not in (None, (0, _a.shape[-1])):
         raise _partial("eigenvectors")
     turned = matmul_tn(v, ct_v)
-    inner = _halved(_quotient(where(lax.ne, _skew(turned)), _differences(w), turned))
+    inner = _halved(_turning(_skew(turned), w))
     if ct_w is not None:
         inner = where(lax.ne, inner, along_columns(ct_w, inner))
     return [folded(matmul(conj(v), matmul_nt(inner, v)), lower)]
@@ -125,8 +113,9 @@ def eig_cotangents(active: Active, ct: tuple, out: tuple, a: Array, *, compute_l
             "two components tied for the largest.\n"
             "To fix: bind `jax.lax.linalg.eig` with enable_eigvec_derivs=True, which states that.")
     if not vectors:
+        # The values do not depend on how the vectors are scaled, so these may be differentiated further.
         _, vr = p.eig_p.bind(a, compute_left_eigenvectors=False, compute_right_eigenvectors=True,
-                             enable_eigvec_derivs=False, implementation=implementation)
+                             enable_eigvec_derivs=True, implementation=implementation)
         total = _eig_operand(ct_w, None, w, vr)
     elif compute_right_eigenvectors:
         total = _eig_operand(ct_w, ct_vectors[-1], w, vectors[-1])
@@ -146,9 +135,7 @@ def _eig_operand(ct_w: Array | None, ct_v: Array | None, w: Array, v: Array) -> 
     c keeps each vector's length 1 and its largest component real, as LAPACK does.
     """
     if ct_v is not None:
-        ct_turn = _in_gauge(ct_v, v)
-        turned = matmul_tn(v, ct_turn)
-        inner = _quotient(where(lax.ne, turned), _differences(w), turned)
+        inner = _turning(matmul_tn(v, _in_gauge(ct_v, v)), w)
         if ct_w is not None:
             inner = where(lax.ne, inner, along_columns(ct_w, inner))
     elif ct_w is not None:
@@ -212,21 +199,22 @@ def _svd_operand(ct: tuple, out: tuple, full: bool) -> Array:
     ct_a = matmul(matmul(conj(u1), inner), conj(v1h))
     if turned_u is not None and u.shape[-2] > k:
         rest = _outside(ct_u, turned_u, u, k, full)
-        ct_a = lax.add(ct_a, matmul(_quotient(rest, along_columns(s, rest), ct_u), conj(v1h)))
+        ct_a = lax.add(ct_a, matmul(_over(rest, along_columns(s, rest)), conj(v1h)))
     if turned_v is not None and vh.shape[-1] > k:
         rest = _outside(adjoint(ct_vh), turned_v, adjoint(vh), k, full)
-        ct_a = lax.add(ct_a, matmul(conj(u1), adjoint(_quotient(rest, along_columns(s, rest), ct_vh))))
+        ct_a = lax.add(ct_a, matmul(conj(u1), adjoint(_over(rest, along_columns(s, rest)))))
     return ct_a
 
 
 def _svd_inner(ct_s: Array | None, s: Array, turned_u: Array | None, turned_v: Array | None) -> Array:
     """Cotangent of P."""
-    sizes = [x for x in (turned_u, turned_v) if x is not None]
-    skew_u, skew_v = (lax.full_like(sizes[0], 0) if x is None else _skew(x) for x in (turned_u, turned_v))
-    if is_complex(skew_u):
-        skew_v = where(lax.ne, skew_v, lax.neg(skew_u))
-    inner = _halved(lax.add(_quotient(lax.add(skew_u, skew_v), _differences(s), *sizes),
-                            _quotient(lax.sub(skew_u, skew_v), lax.add(*_pairs(s)), *sizes)))
+    some = turned_v if turned_u is None else turned_u
+    assert some is not None
+    skew_u, skew_v = (lax.full_like(some, 0) if x is None else _skew(x) for x in (turned_u, turned_v))
+    if is_complex(some):
+        skew_v = where(lax.ne, skew_v, lax.neg(skew_u))  # on the diagonal: the phase is U's
+    inner = _halved(lax.add(_turning(lax.add(skew_u, skew_v), s),
+                            _over(lax.sub(skew_u, skew_v), lax.add(*_pairs(s)))))
     return inner if ct_s is None else lax.add(inner, where(lax.eq, along_columns(ct_s, inner)))
 
 

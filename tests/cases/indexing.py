@@ -97,9 +97,9 @@ GATHER = (
     Case("gather[batching dims,last]", ("gather",), gather(BATCHED_LATE, (1, 2, 1), "promise_in_bounds"),
          at((4, 2, 3), [[[0], [3], [2]], [[1], [3], [2]]])),
     Case("gather[no start index]", ("gather",), gather(WHOLE, (2,), "clip"), at((2,), np.zeros((3, 0)))),
-    Case("gather[complex]", ("gather",), gather(ROWS, (1, 3), "fill"),
+    Case("gather[complex]", ("gather",), gather(ROWS, (1, 3), "fill", fill=0.0),
          lambda rng: (rng.standard_normal((5, 3)) + 1j * rng.standard_normal((5, 3)),
-                      np.array([[3], [0], [7], [3]])), numeric=True, dtypes=("float32", "float64")),
+                      np.array([[3], [0], [7], [3]])), dtypes=("float32", "float64")),
     Case("gather[empty operand]", ("gather",), gather(ROWS, (1, 0), "fill"), at((5, 0), [[3], [0]])),
 )
 

@@ -147,6 +147,11 @@ class FlatPullback:
     plan: Plan = dataclasses.field(metadata={"static": True})
     residuals: tuple[Array, ...]
 
+    @property
+    def out_active(self) -> tuple[bool, ...]:
+        """For each output, whether it can have a cotangent."""
+        return self.graph.out_active
+
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         values = dict(zip(self.plan.saved, self.residuals, strict=True))
         recompute(self.graph, self.plan.recomputed, values)

@@ -251,9 +251,11 @@ class GraphTrace(Trace):
             raise errors.nonlinear(str(primitive), self.name, _compat.source_line(_compat.current_source()))
 
     def _record(self, primitive: Primitive, params: dict, operands: Sequence[Operand], active: tuple[bool, ...],
-                results: Sequence[Value], avals: Sequence[Any]) -> list[GraphTracer]:
-        alive = any(active)
-        out_active = tuple(alive and carries_gradient(aval) for aval in avals)
+                results: Sequence[Value], avals: Sequence[Any],
+                reached: Sequence[bool] | None = None) -> list[GraphTracer]:
+        """Note a node; `reached` says which outputs depend on active operands, where that is known."""
+        alive = [any(active)] * len(avals) if reached is None else reached
+        out_active = tuple(flag and carries_gradient(aval) for flag, aval in zip(alive, avals, strict=True))
         tracers = [self.new_tracer(v, aval, flag) for v, aval, flag in zip(results, avals, out_active, strict=True)]
         outputs = tuple(tracer.number for tracer in tracers)
         self.nodes.append(Node(primitive, Params(params), tuple(operands), active, outputs, out_active,
@@ -272,6 +274,7 @@ class GraphTrace(Trace):
         return self._process_first_order(primitive, inert, args, params)
 
     # -- programs inside programs --
+    # A pullback may have `out_active`, a flag for each output: a loop counter beside an active carry has no cotangent.
 
     def _process_higher_order(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], params: dict,
                               rerunnable: bool = True) -> list[GraphTracer]:
@@ -287,7 +290,8 @@ class GraphTrace(Trace):
         avals = list(map(_compat.typeof, outputs))
         results = [UNKNOWN] * len(avals) if unknown else outputs
         operands = list(map(self.operand, args))
-        tracers = self._record(primitive, params if rerunnable else {}, operands, active, results, avals)
+        tracers = self._record(primitive, params if rerunnable else {}, operands, active, results, avals,
+                               getattr(pullback, "out_active", None))
         self._attach(pullback, values, operands, outputs, tracers, rerunnable)
         return tracers
 
@@ -315,6 +319,13 @@ class GraphTrace(Trace):
             with set_current_trace(self):
                 return params["subfuns"][0].call_wrapped(*args)
         return self._process_higher_order(primitive, rule, args, params, rerunnable=False)
+
+
+def is_transposed(args: Sequence[Value]) -> bool:
+    """Whether a backward program is only being recorded, as a linear function of cotangents without values."""
+    with take_current_trace() as trace:
+        return isinstance(trace, GraphTrace) and trace.mode.linear and any(
+            isinstance(arg, GraphTracer) and trace.lower(arg) is UNKNOWN for arg in args)
 
 
 def _instantiate(lowered: Value, value: Value) -> Value:

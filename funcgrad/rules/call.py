@@ -16,7 +16,7 @@ from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, zeros_like_aval
 from funcgrad.rule import higher_order
 from funcgrad.rules.staging import BodyKind, assemble, spread, stage_backward, stage_forward
-from funcgrad.trace import UNKNOWN, evaluate
+from funcgrad.trace import UNKNOWN, evaluate, is_transposed
 from funcgrad.vjp import record_linear
 
 Array = Any
@@ -50,9 +50,16 @@ class JitPullback:
     params: Params = dataclasses.field(metadata=STATIC)
     residuals: tuple[Array, ...]
 
+    @property
+    def out_active(self) -> tuple[bool, ...]:
+        """For each output, whether it can have a cotangent."""
+        return self.graph.out_active
+
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
         args = (*self.residuals, *(cts[i] for i in given))
+        if is_transposed(args):  # the linear trace sees through the boundary: no staged detour
+            return FlatPullback(self.graph, self.plan, self.residuals)(cts)
         name = f"pullback({self.params['name']})"
         staged = stage_backward(pull_body, (self.graph, self.plan, given), list(map(_compat.typeof, args)), name)
         if not staged.reached:
@@ -109,6 +116,11 @@ class RematPullback:
     plan: Plan = dataclasses.field(metadata=STATIC)
     fenced: bool = dataclasses.field(metadata=STATIC)
     residuals: tuple[Array, ...]
+
+    @property
+    def out_active(self) -> tuple[bool, ...]:
+        """For each output, whether it can have a cotangent."""
+        return self.graph.out_active
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         residuals = self.residuals

@@ -108,6 +108,11 @@ class ScanPullback:
     constants: dict[int, Array]
     stacked: dict[int, Array]
 
+    @property
+    def out_active(self) -> tuple[bool, ...]:
+        """For each output, whether it can have a cotangent."""
+        return self.spec.graph.out_active
+
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         spec, graph = self.spec, self.spec.graph
         given = tuple(i for i in range(spec.num_carry, len(graph.outputs)) if cts[i] is not None)
@@ -278,6 +283,11 @@ class CondPullback:
     outputs: dict[int, Array]
     constants: tuple[tuple[Array, ...], ...]
     slots: tuple[Array, ...]
+
+    @property
+    def out_active(self) -> tuple[bool, ...]:
+        """For each output, whether it can have a cotangent in any branch."""
+        return tuple(map(any, zip(*(branch.graph.out_active for branch in self.spec.branches), strict=True)))
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         first = self.spec.branches[0].graph

@@ -198,7 +198,7 @@ def atan2_scaled(x: Array, y: Array) -> tuple[Array, Array, Array]:
     if is_complex(x):
         return x, y, lax.add(lax.square(x), lax.square(y))
     format_ = jnp.finfo(x.dtype)
-    largest = lax.min(lax.max(lax.abs(x), lax.abs(y)), const(format_.max / 4, x))
+    largest = lax.min(lax.max(lax.abs(x), lax.abs(y)), const(float(format_.max) / 4, x))
     h = lax.stop_gradient(lax.reduce_precision(largest, format_.nexp, 0))
     x, y = lax.div(x, h), lax.div(y, h)
     return x, y, lax.mul(lax.add(lax.square(x), lax.square(y)), h)

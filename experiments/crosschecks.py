@@ -14,7 +14,8 @@ not on that of its result, where they may cancel. So one ulp is taken at the siz
 the terms, for each element by itself (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 4.2).
 
 Two trainings drift apart by rounding, on some data fast and on some slowly. How fast is measured, not
-guessed: the Flax model trains a second time with each element of each gradient moved by one ulp.
+guessed: the Flax model trains a second time with each element of each gradient moved by one ulp. One ulp of a
+trained parameter is taken at the size of the largest element of its leaf.
 """
 
 from __future__ import annotations
@@ -102,11 +103,11 @@ def merge(agreements: Iterable[Agreement]) -> list[Agreement]:
     return list(merged.values())
 
 
-def gradient_scale(parameters: Parameters, batch: Batch) -> Parameters:
+def gradient_scale(parameters: Parameters, batch: Batch, *, sides_may_differ: bool = True) -> Parameters:
     """The size of what each element of the gradient sums up: its formula with all terms made positive.
 
     Where rounding decides on which side of a unit's line a point lies, two correct systems may count that
-    point or not. Its whole contribution is then worth one ulp.
+    point or not. With `sides_may_differ` its whole contribution is then worth one ulp.
     """
     hidden_layer = parameters["hidden"]
     stages = model.forward(parameters, batch.features)
@@ -122,7 +123,8 @@ def gradient_scale(parameters: Parameters, batch: Batch) -> Parameters:
         ct_scores = (jax.nn.softmax(stages.scores) + wanted) / count  # it is a difference of these two
     ct_hidden = ct_scores @ jnp.abs(parameters["output"]["kernel"]).T
     ct_preactivation = jnp.where(stages.preactivation > 0, ct_hidden, 0.0)
-    ct_preactivation = jnp.where(undecided, ct_hidden / epsilon, ct_preactivation)
+    if sides_may_differ:
+        ct_preactivation = jnp.where(undecided, ct_hidden / epsilon, ct_preactivation)
     kernel = jnp.abs(batch.features).T @ ct_preactivation
     return {
         "hidden": {"kernel": kernel, "bias": ct_preactivation.sum(axis=0)},

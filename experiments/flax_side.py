@@ -34,7 +34,7 @@ class FlaxGradient:
     ) -> tuple[tuple[jax.Array, jax.Array], Parameters]:
         """((loss, accuracy), gradient); the signature of `training.Gradient`."""
         value, gradient = self.derivative(parameters, nudged.batch)
-        scale = crosschecks.gradient_scale(parameters, nudged.batch)
+        scale = crosschecks.gradient_scale(parameters, nudged.batch, sides_may_differ=False)
         return value, jax.tree.map(lambda leaf, size: _nudge(leaf, size, nudged.ulps), gradient, scale)
 
     def _loss(self, parameters: Parameters, batch: Batch) -> tuple[jax.Array, jax.Array]:

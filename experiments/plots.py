@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, TwoSlopeNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from experiments import model, views
 from experiments.datasets import Dataset
@@ -37,7 +39,8 @@ STYLE = {
     "figure.dpi": 160,
     "savefig.facecolor": "white",
 }
-MAX_UNITS_DRAWN = 8
+MAX_UNITS_DRAWN, UNITS_PER_BAND = 8, 4
+UNITS_TITLE = "2  ReLU keeps one side of it"
 
 
 class Curves(NamedTuple):
@@ -57,12 +60,23 @@ class Scene(NamedTuple):
     plane: PlaneView
     hidden: HiddenView
     units: np.ndarray
+    horizontal: np.ndarray
+    vertical: np.ndarray
+    on_grid: model.Stages
+    on_train: model.Stages
 
 
 def make_scene(parameters: Parameters, data: Dataset) -> Scene:
     """Choose the planes to look at and the units to show."""
     units = views.unit_order(parameters, data)[:MAX_UNITS_DRAWN]
-    return Scene(parameters, data, views.plane_view(data), views.hidden_view(parameters, data), units)
+    plane = views.plane_view(data)
+    horizontal, vertical, points = views.grid(plane.limits)
+    on_grid, on_train = (
+        model.Stages(*map(np.asarray, model.forward(parameters, features)))
+        for features in (plane.features_at(points), data.train_features)
+    )
+    hidden = views.hidden_view(parameters, data)
+    return Scene(parameters, data, plane, hidden, units, horizontal, vertical, on_grid, on_train)
 
 
 def draw_all(folder: Path, parameters: Parameters, data: Dataset, curves: Curves) -> None:
@@ -77,14 +91,30 @@ def draw_all(folder: Path, parameters: Parameters, data: Dataset, curves: Curves
         stages_figure(scene).savefig(folder / "stages.png")
 
 
-def _single(path: Path, scene: Scene, draw, note: str) -> None:
+def _single(path: Path, scene: Scene, draw: Callable[[Axes, Scene], None], note: str) -> None:
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
     draw(axes, scene)
-    axes.legend(loc="best")
-    if note:
-        figure.supxlabel(note, fontsize=8.5, color="#555555")
+    _legend_below(figure, axes)
+    _note_above(figure, note)
     figure.savefig(path)
+
+
+def _note_above(figure: Figure, note: str) -> None:
+    if note:
+        figure.text(0.99, 0.995, note, fontsize=8.5, color="#555555", ha="right", va="top")
+        figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))
+
+
+def _legend_below(figure: Figure, *panels: Axes) -> None:
+    # Below the picture, where it can hide neither a point nor a line; each name once.
+    entries = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    handles, names = entries.values(), entries.keys()
+    rows = math.ceil(len(handles) / 6)
+    figure.legend(handles, names, loc="outside lower center", ncols=math.ceil(len(handles) / rows), markerscale=1.4)
 
 
 def _colour(label: int) -> str:
@@ -113,26 +143,24 @@ def _frame(axes: Axes, title: str, axis_names: tuple[str, str], limits: np.ndarr
     axes.set_ylim(*limits[1])
 
 
-def _stages_on_grid(scene: Scene) -> tuple[np.ndarray, np.ndarray, model.Stages]:
-    horizontal, vertical, points = views.grid(scene.plane.limits)
-    stages = model.forward(scene.parameters, scene.plane.features_at(points))
-    return horizontal, vertical, model.Stages(*(np.asarray(stage) for stage in stages))
-
-
 def draw_lines(axes: Axes, scene: Scene) -> None:
     """The data, and for each hidden unit the line where lin(x; w_i, b_i) is 0, with arrows to its active side."""
     plane = scene.plane
     draw_points(axes, plane.train, scene.data.train_labels, scene.data.class_names, size=16)
-    horizontal, vertical, stages = _stages_on_grid(scene)
     for number, unit in enumerate(scene.units, 1):
-        height = stages.preactivation[:, unit].reshape(len(vertical), len(horizontal))
-        _draw_unit_line(axes, plane, height, horizontal, vertical, f"h{number}")
+        # Names at different places along the lines, so that those of neighbouring lines stay apart.
+        label_at = (0.05, 0.95, 0.25, 0.75)[(number - 1) % 4]
+        _draw_unit_line(axes, scene, unit, f"h{number}", label_at)
+    axes.plot([], [], color=LINE_COLOUR, label="lin(x; w, b) = 0; arrow: where it is above 0")
     _frame(axes, "1  Each hidden unit draws a line", plane.axis_names, plane.limits)
 
 
-def _draw_unit_line(
-    axes: Axes, plane: PlaneView, height: np.ndarray, horizontal: np.ndarray, vertical: np.ndarray, name: str
-) -> None:
+def _height(scene: Scene, unit: int) -> np.ndarray:
+    return scene.on_grid.preactivation[:, unit].reshape(len(scene.vertical), len(scene.horizontal))
+
+
+def _draw_unit_line(axes: Axes, scene: Scene, unit: int, name: str, label_at: float) -> None:
+    horizontal, vertical, height = scene.horizontal, scene.vertical, _height(scene, unit)
     slope_y, slope_x = np.gradient(height, vertical, horizontal)
     # In the plane the preactivation is linear: its slope is the same everywhere.
     normal = np.array([slope_x.mean(), slope_y.mean()])
@@ -142,7 +170,7 @@ def _draw_unit_line(
     if not len(line) or not np.any(normal):
         return  # this unit's line passes outside the picture
     axes.contour(horizontal, vertical, height, levels=[0.0], colors=LINE_COLOUR, linewidths=1.4)
-    extent = plane.limits[:, 1] - plane.limits[:, 0]
+    extent = np.ptp(scene.plane.limits, axis=1)
     # Where axes have different units, "at right angles" is meant as it looks on paper.
     on_paper = normal * extent
     towards = on_paper / np.linalg.norm(on_paper) * extent * 0.07
@@ -152,7 +180,7 @@ def _draw_unit_line(
     for fraction in (0.15, 0.85):
         spot = ordered[int(fraction * (len(ordered) - 1))]
         axes.annotate("", spot + towards, spot, arrowprops={"arrowstyle": "-|>", "color": LINE_COLOUR, "lw": 1.4})
-    spot = ordered[int(0.04 * (len(ordered) - 1))]
+    spot = ordered[int(label_at * (len(ordered) - 1))]
     label = axes.text(*spot, name, fontsize=9, fontweight="bold", ha="center", va="center", clip_on=True)
     label.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
 
@@ -163,20 +191,21 @@ def draw_hidden_space(axes: Axes, scene: Scene) -> None:
     horizontal, vertical, points = views.grid(hidden.limits)
     _draw_regions(axes, horizontal, vertical, hidden.scores_at(points), alpha=0.15)
     draw_points(axes, hidden.train, data.train_labels, data.class_names, size=16)
-    _frame(axes, "3  After ReLU one line separates", hidden.axis_names, hidden.limits)
+    lines = "one line separates" if len(data.class_names) == 2 else "straight lines separate"
+    _frame(axes, f"3  After ReLU {lines}", hidden.axis_names, hidden.limits)
 
 
 def draw_decision(axes: Axes, scene: Scene) -> None:
     """What the classifier says everywhere, and the held-out points with the wrongly classified ones marked."""
     plane, data = scene.plane, scene.data
-    horizontal, vertical, stages = _stages_on_grid(scene)
-    _draw_regions(axes, horizontal, vertical, stages.scores, alpha=0.25)
+    _draw_regions(axes, scene.horizontal, scene.vertical, scene.on_grid.scores, alpha=0.25)
     draw_points(axes, plane.test, data.test_labels, data.class_names, size=20)
     scores = model.forward(scene.parameters, data.test_features).scores
     wrong = np.asarray(model.predict(scores)) != data.test_labels
     right_share = 1.0 - wrong.mean()
-    axes.scatter(*plane.test[wrong].T, s=90, facecolors="none", edgecolors="black", linewidths=1.3, label="wrong")
-    title = f"4  Decision: {right_share:.1%} of held-out points"
+    ring = {"s": 90, "facecolors": "none", "edgecolors": "black", "linewidths": 1.3}
+    axes.scatter(*plane.test[wrong].T, **ring, label="held out, decided wrongly")
+    title = f"4  The decision: {right_share:.1%} of held-out points right"
     _frame(axes, title, plane.axis_names, plane.limits)
 
 
@@ -208,8 +237,7 @@ def draw_unit(axes: Axes, scene: Scene, unit: int, after: bool) -> None:
 
 
 def _draw_unit_surface(axes: Axes, scene: Scene, unit: int, after: bool) -> None:
-    horizontal, vertical, stages = _stages_on_grid(scene)
-    before = stages.preactivation[:, unit].reshape(len(vertical), len(horizontal))
+    horizontal, vertical, before = scene.horizontal, scene.vertical, _height(scene, unit)
     largest = float(np.abs(before).max()) or 1.0
     height = np.maximum(before, 0.0) if after else before
     norm = TwoSlopeNorm(0.0, -largest, largest)
@@ -224,45 +252,51 @@ def _draw_unit_surface(axes: Axes, scene: Scene, unit: int, after: bool) -> None
 
 
 def _draw_unit_histogram(axes: Axes, scene: Scene, unit: int, after: bool) -> None:
-    stages = model.forward(scene.parameters, scene.data.train_features)
-    before = np.asarray(stages.preactivation)[:, unit]
+    before = scene.on_train.preactivation[:, unit]
     bins = np.linspace(min(before.min(), 0.0), max(before.max(), 0.0) or 1.0, 31)
     values = np.maximum(before, 0.0) if after else before
     for label in range(len(scene.data.class_names)):
         chosen = values[scene.data.train_labels == label]
-        axes.hist(chosen, bins=bins, color=_colour(label), alpha=0.45, density=True)
+        axes.hist(chosen, bins=bins, color=_colour(label), alpha=0.45, density=True, histtype="stepfilled")
     axes.axvline(0.0, color=LINE_COLOUR, linewidth=1.2)
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
 
 
-def draw_unit_rows(figure, scene: Scene, units: np.ndarray, title: str) -> None:
+def draw_unit_rows(figure: FigureBase, scene: Scene, units: np.ndarray, columns: int | None = None) -> None:
     """A row of units before ReLU, and below each the same unit after it."""
-    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-    panels = figure.subplots(2, len(units), squeeze=False)
+    panels = figure.subplots(2, columns or len(units), squeeze=False)
+    for empty in panels[:, len(units) :].flat:
+        empty.set_axis_off()
     numbers = {unit: number for number, unit in enumerate(scene.units, 1)}
     for column, unit in enumerate(units):
         draw_unit(panels[0, column], scene, int(unit), after=False)
         draw_unit(panels[1, column], scene, int(unit), after=True)
-        panels[0, column].set_title(f"h{numbers[unit]}", loc="center", fontsize=10)
+        never_on = scene.on_train.hidden[:, unit].max() == 0.0
+        name = f"h{numbers[unit]}" + (" (always 0)" if never_on else "")
+        panels[0, column].set_title(name, loc="center", fontsize=10)
     panels[0, 0].set_ylabel("before\nlin(x; w, b)", fontsize=9)
     panels[1, 0].set_ylabel("after\nReLU", fontsize=9)
 
 
 def units_figure(scene: Scene) -> Figure:
     """Every unit that is drawn, before and after ReLU."""
-    figure = Figure(figsize=(max(5.0, 1.35 * len(scene.units) + 0.6), 3.9), layout="constrained")
-    draw_unit_rows(figure, scene, scene.units, "2  ReLU keeps each unit's one side")
+    columns = min(len(scene.units), UNITS_PER_BAND)
+    bands = math.ceil(len(scene.units) / columns)
+    figure = Figure(figsize=(max(4.8, 1.7 * columns), 3.7 * bands + 0.4), layout="constrained")
+    for number, part in enumerate(figure.subfigures(bands, 1, squeeze=False)[:, 0]):
+        draw_unit_rows(part, scene, scene.units[number * columns :][:columns], columns)
+    figure.suptitle(UNITS_TITLE, fontsize=11, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel(_unit_legend(scene), fontsize=8.5, color="#555555")
     return figure
 
 
 def _unit_legend(scene: Scene) -> str:
     shown, total = len(scene.units), scene.parameters["hidden"]["bias"].shape[0]
-    some = f"the {shown} of {total} units that weigh most; " if shown < total else ""
+    some = f"the units that weigh most, of {total}; " if shown < total else ""
     if scene.data.train_features.shape[1] == 2:
         return f"{some}green: above 0, white: 0, purple: below 0"
-    return f"{some}how often the training points of each class (by colour) have a value; line: 0"
+    return f"{some}how often each class (by colour) has a value; line: 0"
 
 
 def training_figure(data: Dataset, curves: Curves) -> Figure:
@@ -292,9 +326,9 @@ def stages_figure(scene: Scene) -> Figure:
     third, fourth = lower.subfigures(1, 2)
     for part, draw in ((first, draw_lines), (third, draw_hidden_space), (fourth, draw_decision)):
         draw(part.subplots(), scene)
-    draw_unit_rows(second, scene, scene.units[:3], "2  ReLU keeps one side of it")
-    first.axes[0].legend(loc="upper right")
-    fourth.axes[0].legend(loc="upper right")
-    if scene.plane.note:
-        figure.supxlabel(scene.plane.note, fontsize=9, color="#555555")
+    draw_unit_rows(second, scene, scene.units[:3])
+    second.suptitle(UNITS_TITLE, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    second.supxlabel(_unit_legend(scene), fontsize=8.5, color="#555555")
+    _legend_below(figure, first.axes[0], fourth.axes[0])
+    _note_above(figure, scene.plane.note)
     return figure

@@ -48,4 +48,4 @@ def compare_with_tape(gradient: Gradient, seed: int) -> list[Agreement]:
         derivative = scalar_tape.grad(lambda numbers: _tape_loss(numbers, plain[1].features, plain[1].labels))
         theirs = jax.tree.map(lambda _like, numbers: np.asarray(numbers), ours, derivative(plain[0]))
         scale = crosschecks.gradient_scale(parameters, batch)
-        return crosschecks.compare("gradient, scalar tape", ours, theirs, scale, crosschecks.GRADIENT_LIMIT)
+        return crosschecks.compare("gradient: tape", ours, theirs, scale, crosschecks.GRADIENT_LIMIT)

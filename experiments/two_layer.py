@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -173,9 +174,14 @@ def _summary(settings: Settings, plan: Plan, data: Dataset, trained: Trained, se
 
 
 def _conclude(trained: Trained, data: Dataset, target: Path, console: Console) -> int:
-    table = Table(title="funcgrad's gradients against other systems", title_justify="left")
-    for heading in ("compared with", "leaf", "numbers", "same bits", "worst, ulp", "allowed", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("compared with", "leaf", "verdict") else "right")
+    console.print(
+        f"funcgrad against Flax with jax.grad ({len(trained.checks)} checks, and the parameters at the end), "
+        "and against the scalar tape (one small case):"
+    )
+    table = Table(box=box.SIMPLE)
+    for heading in ("compared", "leaf", "count", "same", "worst ulp", "allowed", "verdict"):
+        is_text = heading in ("compared", "leaf", "verdict")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "verdict")
     for line in trained.agreements:
         verdict = "[green]agrees[/]" if line.agrees else f"[bold red]DIFFERS[/] at {line.worst_at}"
         worst, allowed, same = f"{line.worst_ulp:.1f}", f"{line.limit:.0f}", f"{line.identical / line.compared:.0%}"

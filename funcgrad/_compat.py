@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import jax
 import numpy as np
 from jax._src import ad_util as _ad_util
 from jax._src import callback as _callback
@@ -241,6 +242,19 @@ def user_frame(traceback: Any) -> Any | None:
     """The innermost frame outside JAX, funcgrad and NumPy (whose `np.sum(x)` calls back into JAX), or None."""
     frames = _source.user_frames(traceback)
     return next((frame for frame in frames if not frame.file_name.startswith(_NUMPY)), None)
+
+
+def current_mesh() -> Any | None:
+    """The abstract mesh in force, None where there is none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty else mesh
+
+
+def in_mesh(mesh: Any | None) -> contextlib.AbstractContextManager:
+    """A context in which `mesh` is in force; nothing to do where there is none or it is in force already."""
+    if mesh is None or mesh == jax.sharding.get_abstract_mesh():
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def has_user_frame(source: Any) -> bool:

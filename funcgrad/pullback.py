@@ -103,7 +103,8 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
         node_cts = [pending.pop(v, None) for v in node.outputs]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
-        contributions = node_cotangents(node, graph.avals, read, node_cts)
+        with _compat.in_mesh(node.mesh):
+            contributions = node_cotangents(node, graph.avals, read, node_cts)
         _check(node, graph, contributions)
         _accumulate(pending, node.operands, contributions, node.active)
     return [pending.get(v) if flag else None for v, flag in zip(graph.inputs, graph.active, strict=True)]
@@ -162,7 +163,8 @@ def recompute(graph: Graph, indices: Iterable[int], values: dict[int, Array]) ->
     """Run nodes again, in order, and add their outputs to `values`."""
     for index in indices:
         node = graph.nodes[index]
-        results = run_node(node, values.__getitem__)
+        with _compat.in_mesh(node.mesh):
+            results = run_node(node, values.__getitem__)
         for number, result in zip((*node.outputs, *node.hidden), results, strict=True):
             values.setdefault(number, result)
 

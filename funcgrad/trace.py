@@ -259,7 +259,7 @@ class GraphTrace(Trace):
         tracers = [self.new_tracer(v, aval, flag) for v, aval, flag in zip(results, avals, out_active, strict=True)]
         outputs = tuple(tracer.number for tracer in tracers)
         self.nodes.append(Node(primitive, Params(params), tuple(operands), active, outputs, out_active,
-                               source=_compat.current_source()))
+                               mesh=_compat.current_mesh(), source=_compat.current_source()))
         return tracers
 
     def _process_unruled(self, primitive: Primitive, rule: VJPRule | None, args: Sequence[Value], params: dict) -> Any:
@@ -310,7 +310,7 @@ class GraphTrace(Trace):
             numbers.append(known[id(leaf)])
         node = self.nodes[-1]
         self.nodes[-1] = Node(node.primitive, node.params, node.operands, node.active, node.outputs, node.out_active,
-                              tuple(hidden), PullbackSpec(tree, tuple(numbers)), rerunnable, node.source)
+                              tuple(hidden), PullbackSpec(tree, tuple(numbers)), rerunnable, node.mesh, node.source)
 
     def _process_custom(self, primitive: Primitive, args: Sequence[Value], params: dict) -> Any:
         """A `custom_jvp` or `custom_vjp` function that the user calls directly: it runs once, here and now."""

@@ -124,9 +124,21 @@ class RematPullback:
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         residuals = self.residuals
-        if self.fenced and residuals:
-            residuals = tuple(lax.optimization_barrier(residuals))
+        if self.fenced:
+            residuals = behind_fence(residuals)
         return FlatPullback(self.graph, self.plan, residuals)(cts)
+
+
+def behind_fence(values: Sequence[Array]) -> tuple[Array, ...]:
+    """The values behind an optimization barrier, one for each set of mesh axes: a barrier makes its operands alike."""
+    groups: dict[Any, list[int]] = {}
+    for position, value in enumerate(values):
+        groups.setdefault(_compat.varying_axes(value), []).append(position)
+    fenced = list(values)
+    for positions in groups.values():
+        for position, value in zip(positions, lax.optimization_barrier([values[i] for i in positions]), strict=True):
+            fenced[position] = value
+    return tuple(fenced)
 
 
 # ---- custom_jvp: the user's rule is linear in the tangents; its transpose is our vjp of it ----

@@ -29,7 +29,8 @@ def _intern(value: Any) -> Any:
     if isinstance(value, ClosedJaxpr):
         return intern_jaxpr(value)
     if isinstance(value, tuple) and any(isinstance(entry, ClosedJaxpr) for entry in value):
-        return tuple(map(_intern, value))
+        entries = map(_intern, value)
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
     return value
 
 

@@ -136,13 +136,14 @@ def _unpivoted_lu_operand(ct: Array, packed: Array) -> Array:
         up = lax.sub(up, matmul_tn(rows(packed, k, m), below))
     if right is not None:
         low = lax.sub(low, matmul_nt(right, columns(packed, k, n)))
-    ct_a = solve(block, where(lax.gt, low, up), low=True, trans=True, unit=True)
-    if below is not None:
-        ct_a = lax.concatenate((ct_a, below), ct_a.ndim - 2)
-    ct_a = solve(block, ct_a, left=False, low=False, trans=True)
-    if right is None:
+    # U⁻ᵀ comes first: it is the worse conditioned factor, and would magnify the rounding of the other solve.
+    ct_a = solve(block, where(lax.gt, low, up), left=False, low=False, trans=True)
+    if right is not None:
+        ct_a = lax.concatenate((ct_a, right), ct_a.ndim - 1)
+    ct_a = solve(block, ct_a, low=True, trans=True, unit=True)
+    if below is None:
         return ct_a
-    return lax.concatenate((ct_a, solve(block, right, low=True, trans=True, unit=True)), ct_a.ndim - 1)
+    return lax.concatenate((ct_a, solve(block, below, left=False, low=False, trans=True)), ct_a.ndim - 2)
 
 
 def _unit_lower(block: Array) -> Array:

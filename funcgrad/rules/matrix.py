@@ -60,13 +60,18 @@ def matmul_nt(a: Array, b: Array) -> Array:
 # ---- triangles and diagonals ----
 
 
+def _iota(like: Array, axis: int) -> Array:
+    """Positions along one axis, with the shape and sharding of `like`."""
+    sharding = jax.typeof(like).sharding
+    return lax.broadcasted_iota(np.int32, like.shape, axis, out_sharding=None if sharding.mesh.empty else sharding)
+
+
 def where(compare: Callable[[Array, Array], Array], x: Array, otherwise: Array | None = None) -> Array:
     """Elements of x at which ``compare(row, column)`` holds; zero, or `otherwise`, at the rest.
 
     A selection, not a product with zeros: what is ignored may be NaN.
     """
-    sharding = None if jax.typeof(x).sharding.mesh.empty else jax.typeof(x).sharding
-    rows, columns = (lax.broadcasted_iota(np.int32, x.shape, x.ndim - i, out_sharding=sharding) for i in (2, 1))
+    rows, columns = (_iota(x, x.ndim - i) for i in (2, 1))
     return lax.select(compare(rows, columns), x, lax.full_like(x, 0) if otherwise is None else otherwise)
 
 
@@ -152,8 +157,7 @@ def take_rows(x: Array, order: Array) -> Array:
 
 def inverse_order(order: Array) -> Array:
     """The inverse of each permutation."""
-    position = lax.broadcasted_iota(order.dtype, order.shape, order.ndim - 1)
-    return lax.sort((order, position), dimension=order.ndim - 1, num_keys=1)[1]
+    return lax.sort((order, _iota(order, order.ndim - 1)), dimension=order.ndim - 1, num_keys=1)[1]
 
 
 # ---- solves ----

@@ -79,7 +79,8 @@ def _compare_leaf(
     # At least the size of the results themselves, and of the smallest normal number.
     size = np.maximum(np.maximum(np.abs(ours), np.abs(theirs)), scale)
     step = np.spacing(np.maximum(size, np.finfo(ours.dtype).tiny)).astype(np.float64)
-    distance = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)) / step
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which the next line calls infinitely far
+        distance = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)) / step
     distance = np.where(np.isfinite(distance), distance, np.inf)
     at = np.unravel_index(np.argmax(distance), distance.shape)
     where = "[" + ", ".join(str(index) for index in at) + "]"

@@ -103,6 +103,7 @@ _DRAWN: dict[str, Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndar
     "spiral": _spiral,
 }
 _SHIPPED = ("breast_cancer", "digits", "wine")
+DRAWN_NAMES = tuple(_DRAWN)
 NAMES = (*_DRAWN, *_SHIPPED)
 
 _RECIPES = {
@@ -181,7 +182,8 @@ def _check_classes(name: str, table: Table) -> None:
     rare = np.flatnonzero(counts < 2)
     if len(rare):
         rarest, count = table.class_names[rare[0]], counts[rare[0]]
-        raise BadInput(f"{name}: class {rarest!r} has {count} points; it needs one to train on, one to test.")
+        needed = "it needs at least one to train on and one to hold out"
+        raise BadInput(f"{name}: class {rarest!r} has too few points ({count}); {needed}.")
 
 
 def _split_and_standardise(name: str, table: Table, random: np.random.Generator) -> Dataset:
@@ -194,7 +196,8 @@ def _split_and_standardise(name: str, table: Table, random: np.random.Generator)
         centre, spread = train.mean(axis=0), train.std(axis=0)
         spread = np.where(spread > 0, spread, 1.0)  # a constant column tells nothing and does no harm
         standardised = ((table.features - centre) / spread).astype(np.float32)
-    unusable = np.flatnonzero(~np.all(np.isfinite(standardised), axis=0))
+    usable = np.isfinite(centre) & np.isfinite(spread) & np.all(np.isfinite(standardised), axis=0)
+    unusable = np.flatnonzero(~usable)
     if len(unusable):
         column = table.feature_names[unusable[0]]
         raise BadInput(f"{name}: column {column!r} has numbers too large to be standardised.")

@@ -176,27 +176,27 @@ def _summary(settings: Settings, plan: Plan, data: Dataset, trained: Trained, se
 def _conclude(trained: Trained, data: Dataset, target: Path, console: Console) -> int:
     console.print(
         f"funcgrad against Flax with jax.grad ({len(trained.checks)} checks, and the parameters at the end), "
-        "and against the scalar tape (one small case):"
+        "and against the scalar tape (one small case):",
+        soft_wrap=True,
     )
-    table = Table(box=box.SIMPLE)
-    for heading in ("compared", "leaf", "count", "same", "worst ulp", "allowed", "verdict"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for heading in ("compared", "leaf", "count", "same", "worst ulp", "limit", "verdict"):
         is_text = heading in ("compared", "leaf", "verdict")
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "verdict")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
     for line in trained.agreements:
-        verdict = "[green]agrees[/]" if line.agrees else f"[bold red]DIFFERS[/] at {line.worst_at}"
+        verdict = "[green]agrees[/]" if line.agrees else "[bold red]DIFFERS[/]"
         worst, allowed, same = f"{line.worst_ulp:.1f}", f"{line.limit:.0f}", f"{line.identical / line.compared:.0%}"
         table.add_row(line.subject, line.leaf, str(line.compared), same, worst, allowed, verdict)
     console.print(table)
     final = trained.checks[-1]
-    console.print(
-        f"{data.name}: accuracy {final.held_out_accuracy:.3f} on {len(data.test_labels)} held-out points, "
-        f"{final.accuracy:.3f} on {len(data.train_labels)} training points; loss {final.loss:.4f}"
-    )
+    held_out = f"{final.held_out_accuracy:.3f} on {len(data.test_labels)} held-out points"
+    training_part = f"{final.accuracy:.3f} on {len(data.train_labels)} training points"
+    console.print(f"{data.name}: accuracy {held_out}, {training_part}; loss {final.loss:.4f}", soft_wrap=True)
     console.print(f"results and pictures: {target}", soft_wrap=True)
-    agreed = all(line.agrees for line in trained.agreements)
-    if not agreed:
-        console.print("[bold red]Not everything agreed; see the table.[/]")
-    return 0 if agreed else 1
+    wrong = [line for line in trained.agreements if not line.agrees]
+    for line in wrong:
+        console.print(f"{line.subject} differs in {line.leaf}, most at {line.worst_at}", markup=False)
+    return 1 if wrong else 0
 
 
 def main(arguments: list[str] | None = None) -> int:

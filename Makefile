@@ -48,7 +48,7 @@ test-all: lint types
 	$(BIN)/python -m pytest -n $(WORKERS) --doctest-modules tests funcgrad reference
 
 bench: $(READY)
-	set -e; for program in experiments/bench/bench_*.py; do $(BIN)/python "$$program"; done
+	$(BIN)/python -m experiments.bench
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info $(RUNS)

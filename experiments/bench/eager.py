@@ -92,7 +92,8 @@ def chain_of(nodes: int) -> Callable[[bool, Peers], Problem]:
 
     def build(quick: bool, peers: Peers) -> Problem:
         programs = {OURS: funcgrad.grad(chain), JAX: jax.grad(chain)}
-        return Problem((jnp.float32(0.5),), programs, nodes=nodes, run=nodes <= 1_000, lower=nodes <= 1_000)
+        short = nodes <= 1_000
+        return Problem((jnp.float32(0.5),), programs, loss=chain, nodes=nodes, run=short, lower=short)
 
     return build
 

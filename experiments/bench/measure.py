@@ -15,7 +15,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import jax
 from jax.extend.core import jaxprs_in_params
 
-from experiments.bench.problem import Problem, Program, Workload
+from experiments.bench.problem import OURS, Problem, Program, Workload
+from funcgrad.planning import make_plan
+from funcgrad.pullback import sweep
+from funcgrad.vjp import record
 
 #: One peer's figures, by name; times are lists, one entry for each round, in seconds.
 Figures = dict[str, Any]
@@ -110,32 +113,43 @@ def _seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def staged_rounds(problem: Problem, rounds: int, figures: Mapping[str, Figures]) -> dict[str, Callable[[], Any]]:
-    """Trace, lower and compile each program from cold, in turn; returns the compiled programs as thunks."""
+def staged_rounds(problem: Problem, rounds: int, compilations: int,
+                  figures: Mapping[str, Figures]) -> dict[str, Callable[[], Any]]:
+    """Trace and lower each program from cold, in turn, and compile it in the first rounds.
+
+    Returns:
+      The compiled programs as thunks.
+    """
     compiled: dict[str, Callable[[], Any]] = {}
     names = [name for name in problem.programs if name not in ("autograd", "torch")]
     for number in range(rounds):
         for name in in_turn(names, number):
-            program, args = problem.programs[name], problem.arguments_of(name)
-            clear_caches()
-            fresh = jax.jit(_fresh(program))
-            seconds, traced = _seconds(lambda fresh=fresh, args=args: fresh.trace(*args))
-            figures[name]["trace"].append(seconds)
-            if number == 0:
-                figures[name]["equations"] = equations(traced.jaxpr)
-                figures[name]["contraction_flops"] = contraction_flops(traced.jaxpr.jaxpr)
-            if not problem.lower:
-                continue
-            seconds, lowered = _seconds(traced.lower)
-            figures[name]["lower"].append(seconds)
-            if number == 0:
-                figures[name]["hlo"] = lowered.as_text().count(" = ")
-            seconds, executable = _seconds(lowered.compile)
-            figures[name]["compile"].append(seconds)
-            if number == 0:
-                figures[name] |= compiled_figures(executable)
-            compiled[name] = _thunk(executable, args)
+            executable = _staged_once(problem, name, number == 0, number < compilations, figures[name])
+            if executable is not None:
+                compiled[name] = _thunk(executable, problem.arguments_of(name))
     return compiled
+
+
+def _staged_once(problem: Problem, name: str, first: bool, compiling: bool, figures: Figures) -> Any:
+    clear_caches()
+    fresh = jax.jit(_fresh(problem.programs[name]))
+    seconds, traced = _seconds(lambda: fresh.trace(*problem.arguments_of(name)))
+    figures["trace"].append(seconds)
+    if first:
+        figures["equations"] = equations(traced.jaxpr)
+        figures["contraction_flops"] = contraction_flops(traced.jaxpr.jaxpr)
+    if not problem.lower:
+        return None
+    seconds, lowered = _seconds(traced.lower)
+    figures["lower"].append(seconds)
+    if not compiling:
+        return None
+    seconds, executable = _seconds(lowered.compile)
+    figures["compile"].append(seconds)
+    if first:
+        figures["hlo"] = lowered.as_text().count(" = ")
+        figures.update(compiled_figures(executable))
+    return executable
 
 
 def _fresh(program: Program) -> Program:
@@ -174,21 +188,41 @@ def first_calls(problem: Problem, rounds: int, figures: Mapping[str, Figures]) -
             figures[name]["first"].append(took)
 
 
-def measure(workload: Workload, problem: Problem, *, seconds: float, rounds: int) -> dict[str, Figures]:
+def chain_parts(problem: Problem, figures: Figures) -> None:
+    """Seconds of recording, planning and sweeping a chain under `jit`, apart."""
+
+    def timed(x: jax.Array) -> list[jax.Array]:
+        seconds, recording = _seconds(lambda: record(problem.loss, [x]))
+        figures["record"] = [seconds]
+        figures["plan"] = [_seconds(lambda: make_plan(recording.graph))[0]]
+        seconds, cts = _seconds(lambda: sweep(recording.graph, recording.read, [jax.numpy.ones_like(x)]))
+        figures["sweep"] = [seconds]
+        return cts
+
+    clear_caches()
+    jax.make_jaxpr(timed)(*problem.args)
+
+
+def measure(workload: Workload, problem: Problem, *, seconds: float, rounds: int,
+            compilations: int) -> dict[str, Figures]:
     """All figures of one workload, by peer.
 
     Args:
       workload: what is measured.
       problem: at which size.
       seconds: for the run times.
-      rounds: how often each program is traced, lowered and compiled from cold.
+      rounds: how often each program is traced and lowered from cold.
+      compilations: how often it is compiled.
     """
     figures: dict[str, Figures] = {
         name: {key: [] for key in (*STAGES, "run", "first")} for name in problem.programs}
-    calls = staged_rounds(problem, rounds, figures)
+    if workload.kind == "chain":
+        chain_parts(problem, figures[OURS])
     if workload.kind == "eager":
         first_calls(problem, rounds, figures)
         calls = {name: _thunk(program, problem.arguments_of(name)) for name, program in problem.programs.items()}
+    else:
+        calls = staged_rounds(problem, rounds if problem.nodes <= 10_000 else 1, compilations, figures)
     if problem.run:
         run_rounds(calls, seconds, figures)
     return figures

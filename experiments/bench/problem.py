@@ -37,7 +37,8 @@ class Problem:
       arguments: by peer, its own arguments (arrays of another library).
       baseline: the peer that ratios are taken to.
       missing: one line for each peer that cannot run here.
-      nodes: length of the chain, for the scaling plot.
+      loss: of a chain, the function itself, whose recording, planning and sweep are timed apart.
+      nodes: length of the chain.
       run: whether the programs are executed (a chain of 100,000 nodes is only traced).
       lower: whether they are lowered and compiled.
     """
@@ -47,6 +48,7 @@ class Problem:
     arguments: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     baseline: str = JAX
     missing: tuple[str, ...] = ()
+    loss: Program | None = None
     nodes: int = 0
     run: bool = True
     lower: bool = True

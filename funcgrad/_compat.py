@@ -18,6 +18,7 @@ from jax._src import callback as _callback
 from jax._src import checkify as _checkify
 from jax._src import config as _config
 from jax._src import core as _core
+from jax._src import custom_batching as _custom_batching
 from jax._src import custom_derivatives as _custom_derivatives
 from jax._src import custom_partitioning as _custom_partitioning
 from jax._src import debugging as _debugging
@@ -47,6 +48,7 @@ from jax._src.export import shape_poly as _shape_poly
 # put the constant on the device.
 from jax._src.interpreters import partial_eval as _pe
 from jax._src.lax import control_flow as _control_flow
+from jax._src.lax import eval_jaxpr as _eval_jaxpr
 from jax._src.lax import lax as _lax
 from jax._src.lax import parallel as _parallel
 
@@ -149,6 +151,15 @@ COLLECTIVE_HALVES = (
     _parallel.reduce_scatter_done_p, _parallel.all_to_all_done_p, _parallel.pbroadcast_done_p,
     _parallel.ppermute_done_p,
 )
+
+# Programs held by a primitive: `jax.custom_derivatives.linear_call`, `custom_vjp(..., optimize_remat=True)`,
+# `jax.custom_batching.custom_vmap`, `jax.lax.composite`, a jaxpr run as one operation, and `jax.experimental.hijax`.
+linear_call_p = _custom_derivatives.linear_call_p
+remat_opt_p = _custom_derivatives.remat_opt_p
+custom_vmap_p = _custom_batching.custom_vmap_p
+composite_p = _lax.composite_p
+eval_jaxpr_p = _eval_jaxpr.eval_jaxpr_p
+call_hi_primitive_p = _hijax.call_hi_primitive_p
 
 #: A program read back by `jax.export`; and what raises an error when it runs.
 call_exported_p = _export.call_exported_p

@@ -17,13 +17,12 @@ from typing import Any
 import jax
 from jax import lax
 from jax.extend.core import primitives as p
-from jax.extend.core import take_current_trace
 
 from funcgrad import _compat
 from funcgrad.graph import Params
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.rule import higher_order
-from funcgrad.trace import GraphTrace, Mode, evaluate
+from funcgrad.trace import Mode, evaluate, is_transposed
 from funcgrad.vjp import record
 
 Array = Any
@@ -83,7 +82,7 @@ class LinearSolvePullback:
 
     def _transposed_solve(self, cts: Sequence[Array]) -> list[Array]:
         lengths, jaxprs = self.params["const_lengths"], self.params["jaxprs"]
-        if jaxprs.transpose_solve is None and not _only_recorded():
+        if jaxprs.transpose_solve is None and not is_transposed(cts):
             raise TypeError(
                 "reverse mode through custom_linear_solve needs to solve the transposed equation, but there is no "
                 "transpose_solve.\nTo fix: pass transpose_solve, or symmetric=True for a symmetric matrix.")
@@ -105,12 +104,6 @@ class LinearSolvePullback:
                            self.moving + (False,) * len(self.solution), name=matvec.jaxpr.debug_info.func_name,
                            mode=Mode(inline=True))
         return sweep(recording.graph, recording.read, list(map(lax.neg, ct_b)))[:count]
-
-
-def _only_recorded() -> bool:
-    """Whether a linear function is being recorded, so that nothing is solved here."""
-    with take_current_trace() as trace:
-        return isinstance(trace, GraphTrace) and trace.mode.linear
 
 
 higher_order(p.linear_solve_p, linear_solve_forward, dear=True)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive, take_current_trace
+from jax.extend.core import Primitive
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
@@ -18,7 +18,7 @@ from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, add_cotangents, sweep, zeros_like_aval
 from funcgrad.rule import higher_order
 from funcgrad.rules.staging import Layout, spread, stage_backward
-from funcgrad.trace import UNKNOWN, GraphTrace, GraphTracer, evaluate
+from funcgrad.trace import evaluate, is_transposed
 from funcgrad.vjp import record_linear
 
 Array = Any
@@ -145,7 +145,7 @@ class WhilePullback:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
         args = [self.count, self.stride, self.marks, *self.buffers, *self.consts.values(), *self.constants,
                 *(cts[i] for i in given)]
-        run = while_pullback_p.bind if _is_transposed(args) else run_program
+        run = while_pullback_p.bind if is_transposed(args) else run_program
         results = run(*args, spec=spec, given=given)
         return spread(results, spec.reached, spec.loop.first + len(spec.graph.outputs))
 
@@ -274,13 +274,6 @@ class Iteration:
 #: The backward program as one operation. Only traces of linear functions see it, so JAX need not know it.
 while_pullback_p = Primitive("while_pullback")
 while_pullback_p.multiple_results = True
-
-
-def _is_transposed(args: Sequence[Array]) -> bool:
-    """Whether the backward program is only recorded, as a linear function of cotangents without values."""
-    with take_current_trace() as trace:
-        return isinstance(trace, GraphTrace) and trace.mode.linear and any(
-            isinstance(arg, GraphTracer) and trace.lower(arg) is UNKNOWN for arg in args)
 
 
 def pullback_forward(active: tuple[bool, ...], *args: Array, spec: WhileSpec,

@@ -1,0 +1,179 @@
+"""Primitives that hold a program: `linear_call`, `composite`, `custom_vmap`, `hijax` primitives and the like.
+
+Forward they run as they are, so that a kernel behind a `composite` or a rule behind a `custom_vmap` is used. Their
+pullback is that of the program they hold, or the user's own where there is one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.experimental.hijax import VJPHiPrimitive
+
+from funcgrad import _compat
+from funcgrad.interning import intern_jaxpr
+from funcgrad.pullback import FlatPullback, add_cotangents, zeros_like_aval
+from funcgrad.rule import higher_order
+from funcgrad.rules.call import held_program_forward, is_zero, nothing_saveable
+from funcgrad.rules.staging import BodyKind, assemble, stage_forward
+
+Array = Any
+STATIC = {"static": True}
+
+
+def pullback_of_program(active: tuple[bool, ...], operands: Sequence[Array], jaxpr: Any) -> FlatPullback:
+    """The pullback of a program that ran elsewhere: it keeps the operands and runs again what it needs."""
+    kind = BodyKind((True,) * len(operands), (False,) * len(jaxpr.out_avals), inline=True, policy=nothing_saveable)
+    staged = stage_forward(jaxpr, active, kind)
+    return FlatPullback(staged.graph, staged.plan, assemble(staged, operands, ()))
+
+
+# ---- composite and custom_vmap ----
+
+
+def composite_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, **params: Any) -> tuple[list, Any]:
+    """A `composite` has the derivative of its decomposition (jax.grad refuses it)."""
+    outputs = _compat.composite_p.bind(*operands, jaxpr=jaxpr, **params)  # name, version, attributes: the kernel's
+    return list(outputs), pullback_of_program(active, operands, jaxpr)
+
+
+def custom_vmap_forward(active: tuple[bool, ...], *operands: Array, call: Any, **params: Any) -> tuple[list, Any]:
+    """A function with its own batching rule, which `params` hold; its derivative is batched as any other program."""
+    outputs = _compat.custom_vmap_p.bind(*operands, call=call, **params)
+    return list(outputs), pullback_of_program(active, operands, call)
+
+
+# ---- programs without any meaning of their own ----
+
+
+def remat_opt_forward(active: tuple[bool, ...], *operands: Array, num_consts: int, num_res: int, fwd_jaxpr: Any,
+                      fun_jaxpr_thunk: Callable[[], Any]) -> tuple[list, Any]:
+    """The forward rule of a `custom_vjp` with ``optimize_remat``, differentiated once more."""
+    del num_consts, num_res, fun_jaxpr_thunk  # for JAX's dead code elimination
+    return held_program_forward(active, *operands, jaxpr=fwd_jaxpr)
+
+
+# ---- linear_call: the user's own transpose ----
+
+
+def linear_call_forward(active: tuple[bool, ...], *operands: Array, callee: Any, transpose_thunk: Callable[[], Any],
+                        num_callee_consts: int, num_res: int) -> tuple[list, Any]:
+    """The user's transpose for the linear operands; for the others, in which JAX has none, the program's pullback."""
+    outputs = _compat.linear_call_p.bind(*operands, callee=callee, transpose_thunk=transpose_thunk,
+                                         num_callee_consts=num_callee_consts, num_res=num_res)
+    transposed, constants = transpose_thunk()
+    fixed = num_callee_consts + num_res
+    of_rest = None
+    if any(active[:fixed]):
+        of_rest = pullback_of_program(active[:fixed] + (False,) * (len(operands) - fixed), operands, callee)
+    return list(outputs), LinearCallPullback(
+        callee, intern_jaxpr(transposed), len(operands), tuple(operands[:num_callee_consts]),
+        tuple(operands[num_callee_consts:fixed]), tuple(constants), of_rest)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LinearCallPullback:
+    """Pullback of a `linear_call`: a `linear_call` of the transpose, whose transpose is the function again.
+
+    Attributes:
+      callee: the program.
+      transposed: the user's transpose of it.
+      operands: how many there are.
+      callee_constants, constants: what the two programs close over.
+      residuals: operands in which they are not linear.
+      of_rest: pullback for what is not linear, if a cotangent flows there.
+    """
+
+    callee: Any = dataclasses.field(metadata=STATIC)
+    transposed: Any = dataclasses.field(metadata=STATIC)
+    operands: int = dataclasses.field(metadata=STATIC)
+    callee_constants: tuple[Array, ...]
+    residuals: tuple[Array, ...]
+    constants: tuple[Array, ...]
+    of_rest: FlatPullback | None
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        full = [zeros_like_aval(aval) if ct is None else ct
+                for ct, aval in zip(cts, self.callee.out_avals, strict=True)]
+        linear = _compat.linear_call_p.bind(
+            *self.constants, *self.residuals, *full, callee=self.transposed,
+            transpose_thunk=Thunk(self.callee, self.callee_constants), num_callee_consts=len(self.constants),
+            num_res=len(self.residuals))
+        rest = [None] * self.operands if self.of_rest is None else self.of_rest(cts)
+        return [*rest[:self.operands - len(linear)], *linear]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Thunk:
+    """What `linear_call` asks for the transpose of its program."""
+
+    jaxpr: Any
+    constants: tuple[Array, ...]
+
+    def __call__(self) -> tuple[Any, tuple[Array, ...]]:
+        return self.jaxpr, self.constants
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Thunk) and hash(self) == hash(other)
+
+    def __hash__(self) -> int:
+        return hash((id(self.jaxpr), tuple(map(id, self.constants))))
+
+
+# ---- hijax: primitives with methods of their own ----
+
+
+def hi_primitive_forward(active: tuple[bool, ...], *operands: Array, _prim: Any) -> tuple[list, Any]:
+    """The primitive's own forward rule; what it keeps are leaves of the pullback."""
+    nonzero = jax.tree.unflatten(_prim.in_tree, active)
+    output, residuals, *_ = _prim.vjp_fwd(nonzero, *jax.tree.unflatten(_prim.in_tree, operands))
+    return _prim.out_tree.flatten_up_to(output), HiPrimitivePullback(_prim, tuple(active), residuals)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HiPrimitivePullback:
+    """The primitive's own pullback, which hands each cotangent to an accumulator."""
+
+    primitive: Any = dataclasses.field(metadata=STATIC)
+    active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
+    residuals: Any
+
+    def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        primitive = self.primitive
+        full = [_compat.Zero(aval.to_ct_aval()) if ct is None else ct
+                for ct, aval in zip(cts, primitive.out_avals_flat, strict=True)]
+        ct_out = jax.tree.unflatten(primitive.out_tree, full)
+        sums = [Accumulator(aval.to_ct_aval()) for aval in primitive.in_avals_flat]
+        if type(primitive).vjp_bwd is VJPHiPrimitive.vjp_bwd:
+            results = primitive.in_tree.flatten_up_to(primitive.vjp_bwd_retval(self.residuals, ct_out))
+            for entry, ct in zip(sums, results, strict=True):
+                entry.accum(ct)
+        else:
+            primitive.vjp_bwd(self.residuals, ct_out, *jax.tree.unflatten(primitive.in_tree, sums))
+        return [entry.total if flag else None for entry, flag in zip(sums, self.active, strict=True)]
+
+
+class Accumulator:
+    """What a `hijax` primitive's `vjp_bwd` adds an operand's cotangents to."""
+
+    def __init__(self, aval: Any):
+        self.aval = aval
+        self.total: Array | None = None
+
+    def accum(self, ct: Array | None) -> None:
+        """Add a contribution."""
+        if ct is not None and not is_zero(ct):
+            self.total = add_cotangents(self.total, ct)
+
+
+higher_order(_compat.composite_p, composite_forward)
+higher_order(_compat.custom_vmap_p, custom_vmap_forward)
+higher_order(_compat.eval_jaxpr_p, held_program_forward)
+higher_order(_compat.remat_opt_p, remat_opt_forward, dear=True)
+higher_order(_compat.linear_call_p, linear_call_forward)
+higher_order(_compat.call_hi_primitive_p, hi_primitive_forward, dear=True)

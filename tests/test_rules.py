@@ -1,0 +1,83 @@
+"""Every rule, by every case of the table: against JAX, the adjoint identity and finite differences.
+
+`make test` runs every case compiled at orders 1 and 2 in the dtype that shows most, its boundary values, and every
+primitive eagerly; `make test-all` runs the whole matrix of case, dtype and transformation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.cases.case import Boundary, Case
+from tests.harness.checks import check_boundary, check_eager, check_jitted, check_vmap
+from tests.harness.table import CASES, COVER, best_dtype, dtypes_of, has_complex
+
+HALF = ("bfloat16", "float16")
+
+
+def rows(chosen: Iterable[tuple[Case, str]], always: Iterable[tuple[Case, str]]) -> list:
+    """Parameters (case, dtype); those not in `always` are slow."""
+    fast = {(case.name, dtype) for case, dtype in always}
+    return [pytest.param(case, dtype, id=f"{case.name}-{dtype}",
+                         marks=() if (case.name, dtype) in fast else pytest.mark.slow)
+            for case, dtype in chosen]
+
+
+MATRIX = [(case, dtype) for case in CASES for dtype in dtypes_of(case)]
+FULL_PRECISION = [(case, dtype) for case, dtype in MATRIX if dtype not in HALF]
+COVERED = [(case, dtype) for case, dtype in MATRIX if case.name in COVER]
+
+
+@pytest.mark.parametrize(("case", "dtype"), rows(
+    MATRIX, [(case, dtype) for case, dtype in COVERED if dtype in (dtypes_of(case)[0], "bfloat16")]))
+def test_eager(case: Case, dtype: str) -> None:
+    check_eager(case, dtype)
+
+
+@pytest.mark.parametrize(("case", "dtype"), rows(
+    FULL_PRECISION, [(case, best_dtype(case)) for case in CASES]))
+def test_jitted_orders_one_and_two(case: Case, dtype: str) -> None:
+    check_jitted(case, dtype)
+
+
+@pytest.mark.parametrize(("case", "dtype"), rows(
+    [(case, best_dtype(case)) for case in CASES if case.jax_agrees], []))
+def test_vmap(case: Case, dtype: str) -> None:
+    check_vmap(case, dtype)
+
+
+def boundary_rows(jitted: bool) -> list:
+    """Parameters (case, boundary, dtype): the case's first dtype always, the others slow."""
+    found = []
+    for case in CASES:
+        for boundary in case.boundary:
+            for dtype in dtypes_of(case):
+                slow = not jitted or dtype != dtypes_of(case)[0]
+                found.append(pytest.param(case, boundary, dtype, id=f"{case.name}-{boundary.label}-{dtype}",
+                                          marks=pytest.mark.slow if slow else ()))
+    return found
+
+
+@pytest.mark.parametrize(("case", "boundary", "dtype"), boundary_rows(jitted=False))
+def test_boundary(case: Case, boundary: Boundary, dtype: str) -> None:
+    check_boundary(case, boundary, dtype)
+
+
+@pytest.mark.parametrize(("case", "boundary", "dtype"), boundary_rows(jitted=True))
+def test_boundary_jitted(case: Case, boundary: Boundary, dtype: str) -> None:
+    check_boundary(case, boundary, dtype, jitted=True)
+
+
+def test_the_table_is_not_empty() -> None:
+    assert CASES
+    assert {name for case in CASES for name in case.primitives} == {
+        name for case in CASES if case.name in COVER for name in case.primitives}
+
+
+def test_exceptions_of_the_table_say_why() -> None:
+    for case in CASES:
+        plain = case.jax_agrees and case.numeric and case.scale == 1.0
+        assert plain or case.note, f"{case.name}: an exception without a note"
+        assert case.jax_agrees or case.numeric or case.boundary or has_complex(case), f"{case.name}: no oracle"

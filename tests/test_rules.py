@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 import pytest
 
+from funcgrad.rule import MapClass, rules
 from tests.cases.case import Boundary, Case
 from tests.harness.checks import check_boundary, check_eager, check_jitted, check_vmap
-from tests.harness.table import CASES, COVER, best_dtype, dtypes_of, has_complex
+from tests.harness.table import CASES, COVER, WITHOUT_COTANGENT, best_dtype, dtypes_of, has_complex
 
 HALF = ("bfloat16", "float16")
 
@@ -74,6 +75,24 @@ def test_the_table_is_not_empty() -> None:
     assert CASES
     assert {name for case in CASES for name in case.primitives} == {
         name for case in CASES if case.name in COVER for name in case.primitives}
+
+
+#: Rules that need several devices (tests/sharding), mutable arrays, or a program that somebody else staged.
+OUTSIDE_THE_TABLE = {
+    "accum_grad_in_ref", "addupdate", "empty_ref", "free_ref", "freeze", "get", "new_ref", "swap",
+    "all_gather", "all_gather_invariant", "all_gather_reduced", "all_to_all", "layout_constraint", "pbroadcast", "pmax",
+    "pmin", "ppermute", "preduced", "psum", "psum_invariant", "pvary", "ragged_all_to_all", "reduce_scatter",
+    "reduced_vary_cast_p", "reshard", "shard_alike", "sharding_constraint", "stage", "unreduced_psum",
+    "unreduced_reduce_scatter", "vary_unreduced_cast_p",
+}  # fmt: skip
+
+
+def test_every_rule_of_first_order_has_a_case() -> None:
+    ruled = {primitive.name for primitive, rule in rules().items()
+             if rule.kind not in (*WITHOUT_COTANGENT, MapClass.HIGHER_ORDER)}
+    in_the_table = {name for case in CASES for name in case.primitives}
+    assert not ruled - in_the_table - OUTSIDE_THE_TABLE
+    assert not in_the_table & OUTSIDE_THE_TABLE
 
 
 def test_exceptions_of_the_table_say_why() -> None:

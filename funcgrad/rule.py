@@ -11,6 +11,7 @@ dtype only), so its value need not survive the forward pass. ``*operands`` reads
     closed_form(p, *vjps)               vjp_i(ct, out, *operands, **params) -> ct of operand i
     joint(p, vjp)                       vjp(active, ct, out, *operands, **params) -> all cotangents at once
     higher_order(p, forward)            forward(active, *operands, **params) -> outputs, pullback
+    mutable(p, process)                 process(trace, primitive, args, params) -> results
     unsupported(p, reason=...)
 
 One function for each operand, ``None`` for an operand that never has a cotangent (an index, a predicate). For a
@@ -46,6 +47,7 @@ class MapClass(enum.Enum):
     CLOSED_FORM = "closed form"
     JOINT = "joint"
     HIGHER_ORDER = "higher order"
+    MUTABLE = "mutable array"
     UNSUPPORTED = "unsupported"
 
 
@@ -64,10 +66,6 @@ class Over:
         if self.numerator is None:
             return lax.div(lax.full_like(self.denominator, 1), self.denominator)
         return lax.div(self.numerator, self.denominator)
-
-    def applied(self, ct: Array) -> Array:
-        """The partial times a cotangent."""
-        return lax.div(ct if self.numerator is None else lax.mul(ct, self.numerator), self.denominator)
 
 
 def unbroadcast(ct: Array, operand: Array) -> Array:
@@ -133,6 +131,13 @@ class VJPRule:
         assert self.kind is MapClass.HIGHER_ORDER and function is not None
         return function
 
+    @property
+    def process(self) -> Callable[..., Any]:
+        """The function of a `mutable` rule."""
+        (function,) = self.functions
+        assert self.kind is MapClass.MUTABLE and function is not None
+        return function
+
     def keeps(self, active: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
         """(is the output's value read, is each operand's value read) when these operands are active."""
         return _keeps(self, active)
@@ -162,7 +167,7 @@ class VJPRule:
             return function(tuple(active), ct, out, *operands, **params)
         if self.kind is MapClass.POINTWISE:
             partials = self.partials(active, out, operands, params)
-            return [None if partial is None else unbroadcast(_times(ct, partial), operand)
+            return [None if partial is None else _weighted(ct, partial, operand)
                     for partial, operand in zip(partials, operands, strict=True)]
         leading = (ct, out) if self.kind is MapClass.CLOSED_FORM else (ct,)
         return [
@@ -171,8 +176,14 @@ class VJPRule:
         ]
 
 
-def _times(ct: Array, partial: Array | Over) -> Array:
-    return partial.applied(ct) if isinstance(partial, Over) else lax.mul(ct, partial)
+def _weighted(ct: Array, partial: Array | Over, operand: Array) -> Array:
+    """The cotangent of one operand of an elementwise map: the partial times `ct`, summed to the operand's shape."""
+    if not isinstance(partial, Over):
+        return unbroadcast(lax.mul(ct, partial), operand)
+    scaled = ct if partial.numerator is None else lax.mul(ct, partial.numerator)
+    if partial.denominator.shape == operand.shape:  # a stretched denominator: one small division after the sum
+        return lax.div(unbroadcast(scaled, operand), partial.denominator)
+    return unbroadcast(lax.div(scaled, partial.denominator), operand)
 
 
 # Rules are frozen and few, activity masks are short: the cache stays small.
@@ -276,6 +287,14 @@ def higher_order(primitive: Primitive, forward: Callable, dear: bool = False) ->
     None) for each operand. Its leaves are the residuals.
     """
     return register(VJPRule(primitive, MapClass.HIGHER_ORDER, (forward,), dear=dear))
+
+
+def mutable(primitive: Primitive, process: Callable[..., Any]) -> VJPRule:
+    """Register an operation on mutable arrays, which becomes operations on their contents while it is traced.
+
+    ``process(trace, primitive, args, params) -> results`` is called in place of all other recording.
+    """
+    return register(VJPRule(primitive, MapClass.MUTABLE, (process,)))
 
 
 def unsupported(primitive: Primitive, *, reason: str, error: type[Exception] = NotImplementedError) -> VJPRule:

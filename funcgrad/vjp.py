@@ -54,7 +54,7 @@ class Recording:
     def pullback(self, policy: Policy, free: Sequence[int] = ()) -> FlatPullback:
         """The pullback of this run, with what `policy` keeps."""
         plan = make_plan(self.graph, policy, free)
-        return FlatPullback(self.graph, plan, tuple(self.values[v] for v in plan.saved))
+        return FlatPullback(self.graph, plan, tuple(map(self.read, plan.saved)))
 
 
 def record(fun: Callable[..., Any], values: Sequence[Array], active: Sequence[bool] | None = None, *,

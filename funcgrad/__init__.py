@@ -1,8 +1,14 @@
-"""funcgrad: a second, independent reverse-mode autodiff for JAX programs."""
+"""funcgrad: a second, independent reverse-mode autodiff for JAX programs.
+
+>>> import funcgrad
+>>> float(funcgrad.grad(lambda x: x**3)(2.0))
+12.0
+"""
 
 import os
 
 from funcgrad import _compat, rules
+from funcgrad.rules.while_loop import checkpoints as while_checkpoints
 from funcgrad.transforms import (
     checkpoint,
     grad,
@@ -16,7 +22,8 @@ from funcgrad.transforms import (
     vjp,
 )
 
-__all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "value_and_grad", "vjp"]
+__all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "value_and_grad", "vjp",
+           "while_checkpoints"]
 __version__ = "0.1.0"
 
 _compat.hide_frames(os.path.dirname(__file__) + os.sep)

@@ -40,20 +40,24 @@ KINDS = (*MUTATIONS, "dropped", "swapped")
 
 
 @contextlib.contextmanager
-def mutated(primitive_name: str, kind: str, operand: int | None = None) -> Iterator[None]:
+def mutated(primitive_name: str, kind: str, operand: int | None = None) -> Iterator[list[str]]:
     """The table with one wrong rule in it; the right one is back afterwards.
 
     Args:
       primitive_name: whose rule.
       kind: one of `KINDS`.
       operand: only this operand's cotangent; None: every one.
+
+    Yields:
+      A list that grows whenever a wrong function of the rule is called.
     """
     (primitive,) = (p for p in registry.rules() if p.name == primitive_name)
     right = registry._RULES[primitive]
-    registry._RULES[primitive] = mutant(right, kind, operand)
+    calls: list[str] = []
+    registry._RULES[primitive] = mutant(right, kind, calls, operand)
     _forget_programs()
     try:
-        yield
+        yield calls
     finally:
         registry._RULES[primitive] = right
         _forget_programs()
@@ -64,25 +68,29 @@ def _forget_programs() -> None:
     jax.clear_caches()
 
 
-def mutant(right: VJPRule, kind: str, operand: int | None = None) -> VJPRule:
-    """A wrong rule that keeps what the right one keeps."""
+def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = None) -> VJPRule:
+    """A wrong rule that keeps what the right one keeps; each call of a wrong function is noted in `calls`."""
+
+    def after(function: Callable[..., Any], change: Mutation) -> Callable[..., Any]:
+        def wrong(*args: Any, **params: Any) -> Any:
+            calls.append(kind)
+            return change(function(*args, **params))
+
+        return wrong
+
     if right.kind is MapClass.JOINT:
-        functions = (_after(right.functions[0], lambda cts: spoil(cts, kind, operand)),)
+        functions = (after(right.functions[0], lambda cts: spoil(cts, kind, operand)),)
     elif right.kind is MapClass.HIGHER_ORDER:
-        functions = (_after(right.functions[0], lambda run: (run[0], SpoiltPullback(run[1], kind, operand))),)
+        functions = (after(right.functions[0], lambda run: (run[0], SpoiltPullback(run[1], kind, operand))),)
     elif kind == "swapped":
-        functions = tuple(right.functions[1::-1]) + tuple(right.functions[2:])
+        functions = tuple(after(f, lambda ct: ct) for f in right.functions[1::-1]) + tuple(right.functions[2:])
     else:
         functions = tuple(
             function if function is None or operand not in (None, i)
-            else _after(function, lambda ct: spoil([ct], kind, None)[0])
+            else after(function, lambda ct: spoil([ct], kind, None)[0])
             for i, function in enumerate(right.functions))
     kept = (registry.Kept(True, (), True),) * len(functions)
     return dataclasses.replace(right, functions=functions, kept=kept if kind == "swapped" else right.kept)
-
-
-def _after(function: Callable[..., Any], change: Mutation) -> Callable[..., Any]:
-    return lambda *args, **params: change(function(*args, **params))
 
 
 def spoil(cts: Sequence[Any], kind: str, operand: int | None) -> list[Any]:

@@ -65,6 +65,7 @@ from jax._src.random import threefry4x32 as _threefry4x32
 
 # The "no sharding given" value of the `jit` primitive's params, needed to give its boundary more outputs.
 from jax._src.sharding_impls import UNSPECIFIED as UNSPECIFIED
+from jax._src.state import discharge as _discharge
 from jax._src.state import primitives as _state
 from jax.experimental.sparse import _lowerings as _sparse
 from jax.sharding import PartitionSpec, use_abstract_mesh
@@ -120,6 +121,19 @@ BOXES_AND_LOGS = (
 
 #: What only the inside of a Pallas kernel binds.
 PALLAS_REFERENCES = (_state.pin_p, _state.unpin_p, _state.create_linear_p, _state.broadcast_to_p)
+
+# What `jax.new_ref`, `jax.ref`, `run_state` and, for keys, `lax.convert_element_type` bind.
+new_ref_p, empty_ref_p, free_ref_p, freeze_p = _core.ref_p, _core.empty_ref_p, _core.free_ref_p, _core.freeze_p
+addupdate_p, run_state_p, accum_grad_in_ref_p = _state.addupdate_p, _discharge.run_state_p, _core.accum_grad_in_ref_p
+to_edtype_p, from_edtype_p = _lax.to_edtype_p, _lax.from_edtype_p
+
+# NumPy's indexing in JAX's internal form, applied to the content of a mutable array: read, write, add; and for programs
+# that are handed one, JAX's way to run them on its content. None of it differentiates.
+read_through, swap_through = _discharge.transform_array, _discharge.transform_swap_array
+add_through, discharge_rules = _discharge._addupdate_discharge, _discharge._discharge_rules
+
+#: An open jaxpr whose constants are its first inputs.
+constants_first = _pe.convert_constvars_jaxpr
 
 #: What the sparse formats' lowerings bind.
 SPARSE_KERNELS = (_sparse.coo_spmv_p, _sparse.coo_spmm_p, _sparse.csr_spmv_p, _sparse.csr_spmm_p)

@@ -37,6 +37,9 @@ def check_inputs(name: str, tree: Any, holomorphic: bool, allow_int: bool) -> No
     """Raises TypeError for inputs that reverse mode cannot differentiate with respect to."""
     for leaf in jax.tree.leaves(tree):
         dtype = dtype_of(leaf)
+        if isinstance(leaf, jax.Ref):
+            raise ValueError(f"{name} cannot differentiate with respect to a mutable array ({_compat.typeof(leaf)}).\n"
+                             "To fix: pass its value, and make the array inside the function with jax.new_ref.")
         if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
             raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype}.")
         if not jnp.issubdtype(dtype, jnp.inexact) and not allow_int:
@@ -71,7 +74,7 @@ def check_outputs(name: str, tree: Any, holomorphic: bool) -> None:
 def check_scalar(out: Any) -> None:
     """Raises TypeError for an output that has no gradient, because it is no scalar."""
     try:
-        shape = _compat.typeof(out).shape
+        shape = "of a mutable array" if isinstance(out, jax.Ref) else _compat.typeof(out).shape
     except (TypeError, AttributeError) as error:
         raise TypeError(f"Gradient only defined for scalar-output functions. Output was {out}.") from error
     if shape != ():

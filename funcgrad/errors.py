@@ -42,6 +42,10 @@ class NonlinearError(ValueError):
     """A custom rule read a tangent or cotangent in which it must be linear."""
 
 
+class ReferenceCutError(TypeError):
+    """A value with a gradient was written into a mutable array from outside, which would cut the gradient silently."""
+
+
 def describe(avals: Sequence[Any], active: Sequence[bool]) -> str:
     """``float32[3,3] (active), int32[]`` for a list of avals."""
     words = [aval.str_short() + (" (active)" if flag else "") for aval, flag in zip(avals, active, strict=True)]
@@ -98,6 +102,25 @@ def gradient_cut(what: str, source: str, instead: str) -> GradientCutError:
 def array_cut(what: str, source: str, instead: str) -> ArrayCutError:
     """The error for ``np.asarray(x)`` and its like."""
     return ArrayCutError(_cut_message(what, source, instead))
+
+
+def reference_cut(primitive: str, aval: str, source: str) -> ReferenceCutError:
+    """The error for writing a value with a gradient into a mutable array from outside the differentiated function."""
+    return ReferenceCutError(
+        f"`{primitive}` at {source} writes a value with a gradient into a mutable array of type {aval} that was made "
+        "outside the differentiated function, which would cut the gradient silently.\n"
+        "To fix: make the array inside the function; or, if no gradient should flow here, write "
+        "`jax.lax.stop_gradient(x)`, or make the array with `jax.new_ref(x, kind=\"no_grad_no_remat\")`."
+    )
+
+
+def mutable_operand(primitive: str, reason: str, source: str) -> NotImplementedError:
+    """The error for a mutable array handed to an operation that cannot be traced with it."""
+    return NotImplementedError(
+        f"`{primitive}` at {source} is handed a mutable array that was made inside the differentiated function: "
+        f"{reason}.\n"
+        "To fix: hand it the array's value, `ref[...]`, and write what it returns."
+    )
 
 
 def _cut_message(what: str, source: str, instead: str) -> str:

@@ -8,7 +8,7 @@ noted as nodes. Nothing is differentiated here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +42,7 @@ class GraphTracer(Tracer):
     """A value with its place in a graph. The user cannot tell it from a number."""
 
     __slots__ = ("number", "value")
+    cell: Any = None  # what a mutable array holds that was made inside the trace: see `rules.state`
 
     def __init__(self, trace: GraphTrace, aval: Any, number: int, value: Value):
         self._trace = trace
@@ -167,7 +168,7 @@ class GraphTrace(Trace):
         """What a node reads when it is given `value`: a number, or a literal for scalars of the host."""
         if isinstance(value, GraphTracer) and value._trace is self:
             return value.number
-        if not isinstance(value, Tracer | jax.Array) and np.ndim(value) == 0:
+        if not isinstance(value, Tracer | jax.Array | jax.Ref) and np.ndim(value) == 0:
             return Literal.of(value)
         return self._capture(value)
 
@@ -184,9 +185,11 @@ class GraphTrace(Trace):
     # -- the interface that JAX calls --
 
     def process_primitive(self, primitive: Primitive, args: Sequence[Value], params: dict, /) -> Any:
+        rule = lookup(primitive)
+        if rule is not None and rule.kind is MapClass.MUTABLE:
+            return rule.process(self, primitive, args, params)
         if not self.mode.constants and not any(self.owns(value) for value in args):
             return self._bind(primitive, args, params)
-        rule = lookup(primitive)
         if primitive is p.jit_p and (params["inline"] or self.mode.inline):
             return self._inline(params["jaxpr"], args)
         if rule is None or rule.kind is MapClass.UNSUPPORTED:
@@ -281,6 +284,10 @@ class GraphTrace(Trace):
         """Run a primitive that gives back its own pullback, and note the pullback's leaves as hidden outputs."""
         active = self._active(args)
         params = intern_params(params) if rerunnable else params
+        if any(self.owns(value) and value.cell is not None for value in args):
+            mutable = lookup(_compat.new_ref_p)
+            assert mutable is not None
+            return mutable.process(self, primitive, args, params)
         if not any(active) and rerunnable:
             return self._process_first_order(primitive, VJPRule(primitive, MapClass.CONSTANT), args, params)
         unknown = any(self.lower(value) is UNKNOWN for value in args)
@@ -333,8 +340,8 @@ def _instantiate(lowered: Value, value: Value) -> Value:
     return zeros_like_aval(value.aval) if lowered is UNKNOWN else lowered
 
 
-def evaluate(jaxpr: Any, args: Sequence[Value]) -> list[Value]:
-    """Run a closed jaxpr in the current trace.
+def evaluate(jaxpr: Any, args: Sequence[Value], step: Callable[..., Sequence[Value]] | None = None) -> list[Value]:
+    """Run a closed jaxpr in the current trace, each equation by ``step(trace, equation, operands)`` if given.
 
     Two things differ from `jax.core.eval_jaxpr`: a conversion of a host scalar stays on the host (so that it can be a
     literal), and custom rules with a traced operand keep their staged form, which can be run again.
@@ -353,7 +360,7 @@ def evaluate(jaxpr: Any, args: Sequence[Value]) -> list[Value]:
         info = eqn.source_info  # of jnp's own programs all frames are JAX's: then the line that called them counts
         traceback = info.traceback if _compat.has_user_frame(info) else outer.traceback
         with (source_info_util.user_context(traceback, name_stack=stack + info.name_stack), eqn.ctx.manager):
-            results = _evaluate_equation(trace, eqn, [read(atom) for atom in eqn.invars])
+            results = (step or evaluate_equation)(trace, eqn, [read(atom) for atom in eqn.invars])
         env.update(zip(eqn.outvars, results, strict=True))
         for variable in last.get(index, ()):
             env.pop(variable, None)
@@ -371,7 +378,8 @@ def _last_uses(jaxpr: Any) -> dict[int, list[Any]]:
     return uses
 
 
-def _evaluate_equation(trace: Trace, eqn: Any, values: list[Value]) -> Sequence[Value]:
+def evaluate_equation(trace: Trace, eqn: Any, values: list[Value]) -> Sequence[Value]:
+    """Run one equation of a jaxpr."""
     primitive, params = eqn.primitive, eqn.params
     if primitive is p.convert_element_type_p and not isinstance(values[0], Tracer | jax.Array):
         folded = _compat.fold_constant(values[0], params["new_dtype"], params["weak_type"])

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 from jax.extend.core import primitives as p
+from jax.ref import AbstractRef
 
 from funcgrad import _compat
 from funcgrad.graph import Graph, Params
@@ -133,6 +134,8 @@ def behind_fence(values: Sequence[Array]) -> tuple[Array, ...]:
     """The values behind an optimization barrier, one for each set of mesh axes: a barrier makes its operands alike."""
     groups: dict[Any, list[int]] = {}
     for position, value in enumerate(values):
+        if isinstance(_compat.typeof(value), AbstractRef):  # a mutable array from outside stays itself
+            continue
         groups.setdefault(_compat.varying_axes(value), []).append(position)
     fenced = list(values)
     for positions in groups.values():
@@ -276,8 +279,15 @@ def closed_call_forward(active: tuple[bool, ...], *operands: Array, call_jaxpr: 
     return held_program_forward(active, *operands, jaxpr=call_jaxpr)
 
 
+def call_forward(active: tuple[bool, ...], *operands: Array, call_jaxpr: Any, **params: Any) -> tuple[list[Array], Any]:
+    """`core.call`, whose program has no constants of its own."""
+    del params  # its name
+    return held_program_forward(active, *operands, jaxpr=_compat.closed(call_jaxpr))
+
+
 higher_order(p.jit_p, jit_forward)
 higher_order(p.remat_p, remat_forward)
 higher_order(p.custom_jvp_call_p, custom_jvp_forward)
 higher_order(p.custom_vjp_call_p, custom_vjp_forward, dear=True)
 higher_order(p.closed_call_p, closed_call_forward)
+higher_order(p.call_p, call_forward)

@@ -1,0 +1,135 @@
+"""Mutable arrays: `jax.new_ref`, reading, writing and adding to one, `jax.freeze`, and programs that are handed one.
+
+A mutable array that is made inside the traced function never reaches the graph: it is a cell that holds a traced value
+(see `rules.cells`). So nothing here has a derivative of its own.
+
+A mutable array from outside stays what it is. What is read from it is a constant, and what is written into it must not
+carry a gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jax.extend.core import Primitive, set_current_trace
+from jax.extend.core import primitives as p
+from jax.ref import AbstractRef
+
+from funcgrad import _compat, errors
+from funcgrad.pullback import FlatPullback
+from funcgrad.rule import higher_order, linear, lookup, mutable, unsupported
+from funcgrad.rules.cells import CUSTOM, OPERATIONS, WITHOUT_GRADIENT, Cell, operate, places_of, pure, source_line
+from funcgrad.rules.staging import BodyKind, assemble, stage_forward
+from funcgrad.trace import UNKNOWN, GraphTrace, GraphTracer, evaluate
+
+Array = Any
+
+
+class ReferenceTracer(GraphTracer):
+    """A mutable array that was made inside the trace. `cell` says what it holds now."""
+
+    __slots__ = ("cell",)
+
+    def __init__(self, trace: GraphTrace, cell: Cell):
+        self._trace = trace
+        self.aval = cell.aval
+        self.number = trace.new_tracer(None, cell.aval, False).number
+        self.cell = cell
+
+    @property
+    def value(self) -> Any:
+        """The array as the trace below knows it: a mutable array of what is held now."""
+        content, kind = self._trace.lower(self.cell.content), self.cell.aval.kind
+        with set_current_trace(self._trace.parent):
+            return _compat.new_ref_p.bind(content, memory_space=None, kind=kind)
+
+    def to_concrete_value(self) -> Any:
+        return None
+
+    def get_referent(self) -> Any:
+        return self
+
+
+def process(trace: GraphTrace, primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Trace an operation on mutable arrays, or a program that is handed one made inside the trace."""
+    operands = [arg.cell if isinstance(arg, ReferenceTracer) and trace.owns(arg) else arg for arg in args]
+    if args and primitive in OPERATIONS and isinstance(getattr(args[0], "aval", None), AbstractRef) and not (
+            isinstance(operands[0], Cell)):
+        return _from_outside(trace, primitive, args, params)
+    if primitive in CUSTOM:
+        return _custom_call(trace, primitive, operands, params)
+    with set_current_trace(trace):
+        results = [ReferenceTracer(trace, result) if isinstance(result, Cell) else result
+                   for result in operate(primitive, operands, params)]
+    return results if primitive.multiple_results else results[0]
+
+
+def _from_outside(trace: GraphTrace, primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """An operation on a mutable array that the function did not make: done at once, noted, never done again."""
+    reference, *rest = args
+    aval = _compat.typeof(reference)
+    lowered = list(map(trace.lower, args))
+    writes = primitive in (p.swap_p, _compat.addupdate_p)
+    cut = writes and aval.kind != WITHOUT_GRADIENT and trace.owns(rest[0]) and rest[0].is_active()
+    if cut or any(value is UNKNOWN for value in lowered):
+        raise errors.reference_cut(str(primitive), aval.str_short(), source_line())
+    found = primitive.bind_with_trace(trace.parent, lowered, tuple(map(_compat.typeof, lowered)), params)
+    if not trace.mode.constants and not any(map(trace.owns, args)):
+        return found
+    results = list(found) if primitive.multiple_results else [found]
+    avals = list(map(_compat.typeof, results))
+    noted = trace._record(primitive, params, list(map(trace.operand, args)), (False,) * len(args), results, avals)
+    trace.nodes[-1] = dataclasses.replace(trace.nodes[-1], rerunnable=False)
+    return noted if primitive.multiple_results else noted[0]
+
+
+def _custom_call(trace: GraphTrace, primitive: Primitive, operands: list[Any], params: dict[str, Any]) -> list[Array]:
+    """A user's own rule is handed arrays of the trace below, for what they hold has no gradient."""
+    _, cells = places_of(operands)
+    for cell in cells:
+        if trace.owns(cell.content) and cell.content.is_active():
+            raise errors.mutable_operand(str(primitive), "its content has a gradient, which the function's own "
+                                         "rule does not see", source_line())
+    tracers = {id(cell): ReferenceTracer(trace, cell).value for cell in cells}
+    replaced = [tracers[id(operand)] if isinstance(operand, Cell) else operand for operand in operands]
+    rule = lookup(primitive)
+    assert rule is not None
+    results = trace._process_higher_order(primitive, rule, replaced, params, rerunnable=False)
+    for cell in cells:
+        with set_current_trace(trace.parent):
+            cell.content = _compat.freeze_p.bind(tracers[id(cell)])
+    return results
+
+
+for primitive in OPERATIONS:
+    mutable(primitive, process)
+
+
+# ---- run_state: a program whose operands are contents ----
+
+
+def run_state_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, which_linear: Any,
+                      is_initialized: tuple[bool, ...]) -> tuple[list[Array], Any]:
+    """Run the program on cells that hold the operands; its results are what they hold in the end."""
+    del which_linear
+    if not all(is_initialized):
+        raise errors.mutable_operand("run_state", "it is not initialized", source_line())
+    closed = _compat.closed(jaxpr)
+    body = pure(closed, tuple(range(len(operands))), tuple(closed.in_avals))
+    staged = stage_forward(body, active, BodyKind((True,) * len(operands), (True,) * len(operands)))
+    results = evaluate(staged.jaxpr, operands)
+    return list(results[: len(operands)]), FlatPullback(staged.graph, staged.plan, assemble(staged, operands, results))
+
+
+higher_order(_compat.run_state_p, run_state_forward)
+
+# ---- what stands beside them in JAX ----
+
+linear(_compat.accum_grad_in_ref_p, lambda ct, _x: ct)  # the identity; it only says where JAX should sum a cotangent
+
+EXTENDED = ("it converts between numbers and an extended dtype, which has no cotangent; the public ones, keys, are made "
+            "of integers")
+unsupported(_compat.to_edtype_p, reason=EXTENDED)
+unsupported(_compat.from_edtype_p, reason=EXTENDED)

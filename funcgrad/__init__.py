@@ -7,7 +7,7 @@
 
 import os
 
-from funcgrad import _compat, rules
+from funcgrad import _compat
 from funcgrad.rules.while_loop import checkpoints as while_checkpoints
 from funcgrad.transforms import (
     checkpoint,
@@ -27,4 +27,3 @@ __all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "m
 __version__ = "0.1.0"
 
 _compat.hide_frames(os.path.dirname(__file__) + os.sep)
-del rules

@@ -255,14 +255,14 @@ class GraphTrace(Trace):
 
     def _record(self, primitive: Primitive, params: dict, operands: Sequence[Operand], active: tuple[bool, ...],
                 results: Sequence[Value], avals: Sequence[Any],
-                reached: Sequence[bool] | None = None) -> list[GraphTracer]:
+                reached: Sequence[bool] | None = None, rerunnable: bool = True) -> list[GraphTracer]:
         """Note a node; `reached` says which outputs depend on active operands, where that is known."""
         alive = [any(active)] * len(avals) if reached is None else reached
         out_active = tuple(flag and carries_gradient(aval) for flag, aval in zip(alive, avals, strict=True))
         tracers = [self.new_tracer(v, aval, flag) for v, aval, flag in zip(results, avals, out_active, strict=True)]
         outputs = tuple(tracer.number for tracer in tracers)
         self.nodes.append(Node(primitive, Params(params), tuple(operands), active, outputs, out_active,
-                               mesh=_compat.current_mesh(), source=_compat.current_source()))
+                               rerunnable=rerunnable, mesh=_compat.current_mesh(), source=_compat.current_source()))
         return tracers
 
     def _process_unruled(self, primitive: Primitive, rule: VJPRule | None, args: Sequence[Value], params: dict) -> Any:
@@ -322,10 +322,21 @@ class GraphTrace(Trace):
     def _process_custom(self, primitive: Primitive, args: Sequence[Value], params: dict) -> Any:
         """A `custom_jvp` or `custom_vjp` function that the user calls directly: it runs once, here and now."""
         rule = lookup(primitive)
-        if not any(self._active(args)) or rule is None:
-            with set_current_trace(self):
-                return params["subfuns"][0].call_wrapped(*args)
-        return self._process_higher_order(primitive, rule, args, params, rerunnable=False)
+        assert rule is not None
+        if any(self._active(args)):
+            return self._process_higher_order(primitive, rule, args, params, rerunnable=False)
+        return self.hand_on(primitive, args, params, rerunnable=False)
+
+    def hand_on(self, primitive: Primitive, args: Sequence[Value], params: dict, rerunnable: bool) -> Sequence[Value]:
+        """A custom rule that is inactive here goes whole to the trace below, where it may be active."""
+        lowered = [_instantiate(self.lower(value), value) for value in args]
+        bound = params if "subfuns" in params else primitive.get_bind_params(params)
+        with set_current_trace(self.parent):
+            results = self._bind(primitive, lowered, bound)
+        if not any(map(self.owns, args)):
+            return results
+        return self._record(primitive, params if rerunnable else {}, list(map(self.operand, args)),
+                            (False,) * len(args), results, list(map(_compat.typeof, results)), rerunnable=rerunnable)
 
 
 def is_transposed(args: Sequence[Value]) -> bool:
@@ -388,7 +399,7 @@ def evaluate_equation(trace: Trace, eqn: Any, values: list[Value]) -> Sequence[V
     if primitive in (p.custom_jvp_call_p, p.custom_vjp_call_p) and isinstance(trace, GraphTrace) and any(
             map(trace.owns, values)):
         if not any(trace._active(values)):
-            return evaluate(params["call_jaxpr"], values)
+            return trace.hand_on(primitive, values, params, rerunnable=True)
         rule = lookup(primitive)
         assert rule is not None
         return trace._process_higher_order(primitive, rule, values, params)

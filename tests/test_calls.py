@@ -305,12 +305,7 @@ CUSTOM: dict[str, Function] = {
 }
 
 
-#: What a trace does with a custom_jvp function none of whose operands is active in it, but in a trace further out.
-BUG_14 = pytest.mark.xfail(strict=True, reason="the outer trace does not see the custom rule")
-
-
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=(BUG_14,) if "jvp" in name else ()) for name in CUSTOM])
+@pytest.mark.parametrize("name", CUSTOM)
 def test_custom_rules(name: str) -> None:
     check(total(CUSTOM[name]))
 

@@ -76,9 +76,10 @@ def _cells(measured: Measured, peer: str) -> tuple[str, ...]:
         shown = "" if any(v is None for v in values) else f"{sum(v for v in values if v) / unit:,.{digits}f}"
         return shown, "" if share is None or peer == measured.baseline else f"{share:.2f}"
 
+    staged = "trace+lower" if figures.get("lower") else "trace"  # long chains are only traced
     first, peak = median(figures.get("first", [])), figures.get("peak")
     return (peer, *pair("run", 1e-3, 3), *pair("temp_bytes", 1e6, 2), *pair("contraction_flops", 1e9, 3),
-            *pair("equations", 1, 0), *pair("trace+lower", 1e-3, 0), *pair("compile", 1, 2),
+            *pair("equations", 1, 0), *pair(staged, 1e-3, 0), *pair("compile", 1, 2),
             "" if first is None else f"{first * 1e3:.0f}", "" if peak is None else f"{peak / 1e6:.0f}")
 
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 from jax.extend.core import primitives as p
@@ -74,24 +75,33 @@ def empty_ref(aval: Aval, *, ty: Any, memory_space: Any) -> list[Cell]:
     return [Cell(aval, _compat.zeros_like_aval(ty))]
 
 
+def _view(leaves: Sequence[Array], tree: Any) -> tuple:
+    """What part of an array is meant. Numbers that come out of a program are made arrays, as indexing wants them."""
+    transforms = jax.tree.unflatten(tree, leaves)
+    return tuple(
+        dataclasses.replace(step, indices=tuple(np.asarray(i, np.int32) if isinstance(i, int) else i
+                                                for i in step.indices)) if hasattr(step, "indices") else step
+        for step in transforms)
+
+
 def get(_aval: Aval, cell: Cell, *leaves: Array, tree: Any) -> list[Array]:
     """The content, or a part of it."""
-    return [_compat.read_through(cell.content, jax.tree.unflatten(tree, leaves))]
+    return [_compat.read_through(cell.content, _view(leaves, tree))]
 
 
 def swap(_aval: Aval, cell: Cell, value: Array, *leaves: Array, tree: Any) -> list[Array]:
     """Write `value` into the array or a part of it; what stood there before."""
-    before, after = _compat.swap_through(cell.content, jax.tree.unflatten(tree, leaves), value)
+    before, after = _compat.swap_through(cell.content, _view(leaves, tree), value)
     cell.write(after)
     return [before]
 
 
 def addupdate(_aval: Aval, cell: Cell, value: Array, *leaves: Array, tree: Any) -> list[Array]:
     """Add `value` to the array or a part of it."""
-    transforms = jax.tree.unflatten(tree, leaves)
+    transforms = _view(leaves, tree)
     indices = getattr(transforms[0], "indices", None) if len(transforms) == 1 else None
     if indices is None or value.shape == cell.aval.shape or not all(map(_is_plain, indices)):
-        cell.write(_compat.add_through(cell.content, value, leaves, tree))
+        cell.write(_compat.add_through(cell.content, value, *jax.tree.flatten(transforms)))
     else:
         cell.write(_add_to_window(cell.content, indices, value))
     return []
@@ -174,7 +184,7 @@ def _contents(cells: Sequence[Cell]) -> list[Array]:
     return [cell.content for cell in cells]
 
 
-def _update(cells: Sequence[Cell], results: Sequence[Array]) -> list[Array]:
+def update(cells: Sequence[Cell], results: Sequence[Array]) -> list[Array]:
     """Give each cell its new content, which stands at the end of `results`; the other results."""
     count = len(results) - len(cells)
     for cell, content in zip(cells, results[count:], strict=True):
@@ -262,7 +272,7 @@ def jit_program(primitive: Primitive, operands: Sequence[Any], places: tuple, ce
         in_shardings=without_cells(params["in_shardings"], _compat.UNSPECIFIED),
         out_shardings=(*params["out_shardings"], *(_compat.UNSPECIFIED,) * count),
         in_layouts=without_cells(params["in_layouts"], None), out_layouts=(*params["out_layouts"], *(None,) * count))
-    return _update(cells, primitive.bind(*values, *_contents(cells), **params))
+    return update(cells, primitive.bind(*values, *_contents(cells), **params))
 
 
 def remat_program(primitive: Primitive, operands: Sequence[Any], places: tuple, cells: list[Cell],
@@ -272,7 +282,7 @@ def remat_program(primitive: Primitive, operands: Sequence[Any], places: tuple, 
     fenced = params["prevent_cse"]
     params = dict(params, jaxpr=_compat.constants_first(jaxpr.jaxpr),
                   prevent_cse=any(fenced) if isinstance(fenced, tuple) else fenced)
-    return _update(cells, primitive.bind(*jaxpr.consts, *_values(operands), *_contents(cells), **params))
+    return update(cells, primitive.bind(*jaxpr.consts, *_values(operands), *_contents(cells), **params))
 
 
 def inline_program(_primitive: Primitive, operands: Sequence[Any], _places: tuple, _cells: list[Cell],
@@ -286,7 +296,7 @@ def cond_program(primitive: Primitive, operands: Sequence[Any], places: tuple, c
                  params: dict[str, Any]) -> list[Array]:
     """Each branch gives all contents."""
     branches = tuple(pure(branch, places[1:], _types(cells)) for branch in params["branches"])
-    return _update(cells, primitive.bind(*_values(operands), *_contents(cells), **dict(params, branches=branches)))
+    return update(cells, primitive.bind(*_values(operands), *_contents(cells), **dict(params, branches=branches)))
 
 
 def scan_program(primitive: Primitive, operands: Sequence[Any], places: tuple, cells: list[Cell],
@@ -344,7 +354,7 @@ def while_program(primitive: Primitive, operands: Sequence[Any], places: tuple, 
         *_contents(written), cond_nconsts=of_cond + len(held), body_nconsts=of_body + len(held),
         cond_jaxpr=rearranged(predicate, inputs(of_cond), (0,)),
         body_jaxpr=rearranged(body, inputs(of_body), (*range(width), *(width + i for i in carried))))
-    return _update(written, results)
+    return update(written, results)
 
 
 def custom_program(primitive: Primitive, operands: Sequence[Any], _places: tuple, cells: list[Cell],

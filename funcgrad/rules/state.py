@@ -11,20 +11,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
 from jax.extend.core import Primitive, set_current_trace
 from jax.extend.core import primitives as p
 from jax.ref import AbstractRef
 
 from funcgrad import _compat, errors
 from funcgrad.pullback import FlatPullback
-from funcgrad.rule import higher_order, linear, lookup, mutable, unsupported
-from funcgrad.rules.cells import CUSTOM, OPERATIONS, WITHOUT_GRADIENT, Cell, operate, places_of, pure, source_line
+from funcgrad.rule import VJPRule, higher_order, linear, lookup, mutable, unsupported
+from funcgrad.rules.cells import (
+    CUSTOM,
+    OPERATIONS,
+    WITHOUT_GRADIENT,
+    Cell,
+    operate,
+    places_of,
+    pure,
+    source_line,
+    update,
+)
 from funcgrad.rules.staging import BodyKind, assemble, stage_forward
 from funcgrad.trace import UNKNOWN, GraphTrace, GraphTracer, evaluate
 
 Array = Any
+STATIC = {"static": True}
 
 
 class ReferenceTracer(GraphTracer):
@@ -85,26 +98,55 @@ def _from_outside(trace: GraphTrace, primitive: Primitive, args: Sequence[Any], 
     return noted if primitive.multiple_results else noted[0]
 
 
+for primitive in OPERATIONS:
+    mutable(primitive, process)
+
+
+# ---- custom_jvp and custom_vjp: a user's own rule is handed a mutable array that exists for the time of the call ----
+
+
 def _custom_call(trace: GraphTrace, primitive: Primitive, operands: list[Any], params: dict[str, Any]) -> list[Array]:
-    """A user's own rule is handed arrays of the trace below, for what they hold has no gradient."""
     _, cells = places_of(operands)
     for cell in cells:
         if trace.owns(cell.content) and cell.content.is_active():
             raise errors.mutable_operand(str(primitive), "its content has a gradient, which the function's own "
                                          "rule does not see", source_line())
-    tracers = {id(cell): ReferenceTracer(trace, cell).value for cell in cells}
-    replaced = [tracers[id(operand)] if isinstance(operand, Cell) else operand for operand in operands]
     rule = lookup(primitive)
     assert rule is not None
-    results = trace._process_higher_order(primitive, rule, replaced, params, rerunnable=False)
-    for cell in cells:
-        with set_current_trace(trace.parent):
-            cell.content = _compat.freeze_p.bind(tracers[id(cell)])
-    return results
+    kinds = {i: operand.aval.kind for i, operand in enumerate(operands) if isinstance(operand, Cell)}
+    on_contents = dataclasses.replace(rule, functions=(partial(custom_forward, rule, kinds),))
+    contents = [operand.content if isinstance(operand, Cell) else operand for operand in operands]
+    results = trace._process_higher_order(primitive, on_contents, contents, params, rerunnable=False)
+    return update(cells, results)
 
 
-for primitive in OPERATIONS:
-    mutable(primitive, process)
+def custom_forward(rule: VJPRule, kinds: dict[int, Any], active: tuple[bool, ...], *operands: Array,
+                   **params: Any) -> tuple[list[Array], Any]:
+    """The user's forward rule on arrays that are mutable where `kinds` says; their contents are further outputs."""
+    made = {i: _compat.new_ref_p.bind(operands[i], memory_space=None, kind=kind) for i, kind in kinds.items()}
+    outputs, pullback = rule.forward(active, *(made.get(i, v) for i, v in enumerate(operands)), **params)
+    contents = {id(reference): _compat.freeze_p.bind(reference) for reference in made.values()}
+    leaves, tree = jax.tree.flatten(pullback)
+    mutable_leaves = tuple(i for i, leaf in enumerate(leaves) if id(leaf) in contents)
+    flags = getattr(pullback, "out_active", (True,) * len(outputs)) + (False,) * len(made)
+    kept = tuple(contents.get(id(leaf), leaf) for leaf in leaves)
+    return [*outputs, *contents.values()], CustomPullback(tree, mutable_leaves, flags, len(outputs), kept)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CustomPullback:
+    """Pullback of a user's own rule among whose residuals are mutable arrays: it is handed new ones of that content."""
+
+    tree: Any = dataclasses.field(metadata=STATIC)
+    mutable_leaves: tuple[int, ...] = dataclasses.field(metadata=STATIC)
+    out_active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
+    count: int = dataclasses.field(metadata=STATIC)
+    leaves: tuple[Array, ...]
+
+    def __call__(self, cts: Sequence[Array | None]) -> Sequence[Array | None]:
+        leaves = [jax.new_ref(leaf) if i in self.mutable_leaves else leaf for i, leaf in enumerate(self.leaves)]
+        return jax.tree.unflatten(self.tree, leaves)(tuple(cts[: self.count]))
 
 
 # ---- run_state: a program whose operands are contents ----
@@ -129,7 +171,7 @@ higher_order(_compat.run_state_p, run_state_forward)
 
 linear(_compat.accum_grad_in_ref_p, lambda ct, _x: ct)  # the identity; it only says where JAX should sum a cotangent
 
-EXTENDED = ("it converts between numbers and an extended dtype, which has no cotangent; the public ones, keys, are made "
-            "of integers")
+EXTENDED = ("it converts between numbers and an extended dtype, which has no cotangent; the public ones, keys, are "
+            "made of integers")
 unsupported(_compat.to_edtype_p, reason=EXTENDED)
 unsupported(_compat.from_edtype_p, reason=EXTENDED)

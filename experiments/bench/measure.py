@@ -168,7 +168,7 @@ def run_rounds(calls: Mapping[str, Callable[[], Any]], seconds: float, figures: 
         took, _ = _seconds(call)
         repeats[name] = max(1, math.ceil(SHORTEST / max(took, 1e-7)))
     start, number = time.perf_counter(), 0
-    while number < 2 or (elapsed := time.perf_counter() - start) < seconds or (number < 5 and elapsed < 4 * seconds):
+    while number < 2 or (elapsed := time.perf_counter() - start) < seconds or (number < 5 and elapsed < 10 * seconds):
         for name in in_turn(list(calls), number):
             call, times = calls[name], repeats[name]
             took, _ = _seconds(lambda call=call, times=times: [call() for _ in range(times)])

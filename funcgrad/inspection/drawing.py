@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -68,15 +69,17 @@ class Drawing:
         return self.svg
 
 
-def draw(shown: Graph | Run, *, limit: int = 60, everything: bool = False) -> Drawing:
+def draw(shown: Graph | Run, *, limit: int = 60, everything: bool = False,
+         names: Sequence[str] = ()) -> Drawing:
     """A picture of a graph, or of an explanation with its values, cotangents and local partials.
 
     Args:
       shown: what `make_graph` or `explain` gave.
       limit: how many things are to be seen at first; boxes beyond it are closed.
       everything: also conversions that change nothing, and values that nobody reads.
+      names: for a graph, what its inputs are called; an explanation knows.
     """
-    scene = build_scene(shown, everything)
+    scene = build_scene(shown, everything, names)
     folded = fold(scene)
     layout = lay_out(folded, LARGEST_PAGE)
     return Drawing(make_picture(folded, layout, limit, scene.left_out))

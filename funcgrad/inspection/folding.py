@@ -70,8 +70,8 @@ def fold(scene: Scene) -> Folded:
         box.children = _folded_repeats(box.children, scene.items, signatures, marks, stands_for)
         marks[id(box)] = _intern(signatures, (box.label, box.kind, box.count, *(
             _mark(child, scene.items, signatures, marks) for child in box.children)))
-    links = _links_between(scene.links, _resolved(stands_for))
-    items, links, merged = _merged_inputs(scene.items, links, stands_for)
+    items = _with_outputs(scene.items, _resolved(stands_for))
+    items, links, merged = _merged_inputs(items, _links_between(scene.links, stands_for), stands_for)
     _place_leaves(root, items, links, merged)
     for box in list(_bottom_up(root)):
         _cut(box)
@@ -178,7 +178,8 @@ def _folded_repeats(children: list[Child], items: list[Item], signatures: dict[o
 
 def _next_alike(sequence: list[int]) -> list[int]:
     """For each place the next one with the same mark, or 0."""
-    later, seen = [0] * len(sequence), {}
+    later = [0] * len(sequence)
+    seen: dict[int, int] = {}
     for place in range(len(sequence) - 1, -1, -1):
         later[place] = seen.get(sequence[place], 0)
         seen[sequence[place]] = place
@@ -230,6 +231,15 @@ def _resolved(stands_for: list[int]) -> list[int]:
     for number, other in enumerate(stands_for):
         stands_for[number] = stands_for[other] if other != number else number
     return stands_for
+
+
+def _with_outputs(items: list[Item], stands_for: list[int]) -> list[Item]:
+    """An item that stands for an output is drawn as one."""
+    items = list(items)
+    for number, first in enumerate(stands_for):
+        if items[number].output and number != first:
+            items[first] = dataclasses.replace(items[first], output=True)
+    return items
 
 
 def _links_between(links: list[Link], stands_for: list[int]) -> list[Link]:

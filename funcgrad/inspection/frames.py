@@ -129,6 +129,8 @@ def _assignments(file: str) -> dict[Span | None, str]:
     except SyntaxError:
         return {}
     found: dict[Span | None, str] = {}
+    target: ast.expr
+    value: ast.expr | ast.stmt
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target, value = node.targets[0], node.value

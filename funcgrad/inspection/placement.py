@@ -9,8 +9,8 @@ from funcgrad.inspection.layout import Layout, Level
 #: Width of a character of the monospaced font at 12 px, and measures of boxes, all in px.
 CHARACTER, LINE = 7.25, 16.0
 PADDING, GAP_X, GAP_Y, HEADER = 12.0, 22.0, 46.0, 22.0
-_ROUNDS = 8
-_BOW = 44.0
+ROUNDS = 8
+BOW = 44.0
 
 Point = tuple[float, float]
 #: Of a vertex in its box: centre, upper and lower end.
@@ -144,7 +144,7 @@ def _horizontal(level: Level, widths: list[float]) -> list[float]:
             x += widths[vertex] + GAP_X
         for vertex in layer:
             centres[vertex] -= (x - GAP_X) / 2
-    for number in range(_ROUNDS):
+    for number in range(ROUNDS):
         downward = number % 2 == 0
         for layer in level.layers if downward else level.layers[::-1]:
             _settle(layer, centres, widths, near[0 if downward else 1])
@@ -193,6 +193,6 @@ def _link_points(layout: Layout, visible: set[int], inner: dict[int, list[Extent
             if position == 0 or (kind == "point" and end > begin):
                 points.append((left + x, top + end))
         found[number] = points
-    bows = {number: (i - (len(twins) - 1) / 2) * _BOW for twins in alike.values() if len(twins) > 1
+    bows = {number: (i - (len(twins) - 1) / 2) * BOW for twins in alike.values() if len(twins) > 1
             for i, number in enumerate(twins)}
     return found, bows

@@ -108,16 +108,17 @@ class _Program:
     pending: list[tuple[Graph, Run | None, str, Sequence[int]]] = dataclasses.field(default_factory=list)
 
 
-def build_scene(shown: Graph | Run, everything: bool = False) -> Scene:
+def build_scene(shown: Graph | Run, everything: bool = False, names: Sequence[str] = ()) -> Scene:
     """The scene of a graph, or of a run with its numbers.
 
     Args:
       shown: what to draw.
       everything: also conversions that change nothing, and values that nobody reads.
+      names: of a graph's inputs.
     """
     graph, run = (shown, None) if isinstance(shown, Graph) else (shown.graph, shown)
     builder = _Builder(everything)
-    builder.spread(graph, run)
+    builder.spread(graph, run, names)
     scene = Scene("λ" if graph.name == "<lambda>" else graph.name, builder.items, builder.links, builder.left_out)
     return scene if everything else without_unread(scene)
 
@@ -131,9 +132,9 @@ class _Builder:
         self.links: list[Link] = []
         self.left_out = 0
 
-    def spread(self, graph: Graph, run: Run | None) -> None:
+    def spread(self, graph: Graph, run: Run | None, names: Sequence[str]) -> None:
         """All items of a program and of those inside it."""
-        root = self.program(graph, run, (), list(run.names) if run else value_names(graph), {})
+        root = self.program(graph, run, (), list(run.names) if run else value_names(graph, names), {})
         for number in graph.inputs:
             root.sources[number] = (self.leaf("input", root, number),)
         stack = [root]

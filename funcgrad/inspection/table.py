@@ -49,7 +49,7 @@ def backward_text(step: Step, edge: Edge) -> str:
 
 def _rows(run: Run, depth: int = 0) -> list[tuple[str, ...]]:
     """The cells of the table; a program inside a program follows its own row, indented."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for step in run.steps:
         sums = (backward_text(step, edge) for edge in step.edges if edge.operand is not None)
         backward = "; ".join(filter(None, sums))

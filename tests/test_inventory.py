@@ -16,9 +16,17 @@ from funcgrad.rule import MapClass, lookup, rules
 INTERNAL = {"custom_lin", "call_hi_primitive_linearized", "accum_grad_in_ref"}
 
 
+def is_of_jax(rule: object) -> bool:
+    """Whether a rule of JAX's tables is JAX's own; other libraries put theirs there when they are imported."""
+    while hasattr(rule, "func"):  # functools.partial
+        rule = rule.func
+    return getattr(rule, "__module__", "jax").split(".")[0] == "jax"
+
+
 def known_to_jax() -> dict[str, Primitive]:
     """JAX's registries and public names, by name."""
-    registered = {*ad.primitive_jvps, *ad.primitive_transposes, *ad.primitive_linearizations, *ad.fancy_transposes}
+    tables = (ad.primitive_jvps, ad.primitive_transposes, ad.primitive_linearizations, ad.fancy_transposes)
+    registered = {primitive for table in tables for primitive, rule in table.items() if is_of_jax(rule)}
     public = {getattr(module, name) for module in (jax.lax, jax.extend.core.primitives)
               for name in dir(module) if name.endswith("_p")}
     return {str(primitive): primitive for primitive in registered | public if isinstance(primitive, Primitive)}

@@ -33,13 +33,20 @@ def dtype_of(leaf: Any) -> Any:
     return getattr(_compat.typeof(_compat.canonicalize(leaf)), "dtype", None)
 
 
+def check_no_references(leaves: Any) -> None:
+    """Raises ValueError for an input that is a mutable array: nobody would see the cotangent of what it held."""
+    for leaf in leaves:
+        if isinstance(leaf, jax.Ref):
+            raise ValueError(
+                f"cannot differentiate with respect to a mutable array ({_compat.typeof(leaf)}).\n"
+                "To fix: pass its value, and make the array inside the function with jax.new_ref; an array that is not "
+                "differentiated can be closed over.")
+
+
 def check_inputs(name: str, tree: Any, holomorphic: bool, allow_int: bool) -> None:
     """Raises TypeError for inputs that reverse mode cannot differentiate with respect to."""
     for leaf in jax.tree.leaves(tree):
         dtype = dtype_of(leaf)
-        if isinstance(leaf, jax.Ref):
-            raise ValueError(f"{name} cannot differentiate with respect to a mutable array ({_compat.typeof(leaf)}).\n"
-                             "To fix: pass its value, and make the array inside the function with jax.new_ref.")
         if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
             raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype}.")
         if not jnp.issubdtype(dtype, jnp.inexact) and not allow_int:

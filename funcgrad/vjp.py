@@ -14,7 +14,7 @@ import jax
 from jax.extend.core import set_current_trace, take_current_trace
 
 from funcgrad import _compat
-from funcgrad.checks import check_callable
+from funcgrad.checks import check_callable, check_no_references
 from funcgrad.graph import Graph, Operand, carries_gradient
 from funcgrad.planning import Policy, make_plan
 from funcgrad.pullback import FlatPullback, Pullback, sweep, zeros_like_aval
@@ -169,6 +169,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
 def record_call(fun: Callable[..., Any], args: tuple, has_aux: bool = False) -> tuple[Recording, Any]:
     """The recording of ``fun(*args)`` for arguments that are pytrees, and their tree structure."""
     leaves, in_tree = jax.tree.flatten(args)
+    check_no_references(leaves)
     leaves = list(map(_compat.canonicalize, leaves))
 
     def flat(*values: Any) -> Any:

@@ -635,6 +635,8 @@ def test_arrays_as_inputs_and_outputs() -> None:
             grad(lambda ref: jnp.sum(ref[...] ** 2))(jax.new_ref(jnp.asarray(X)))
         with pytest.raises(TypeError, match="scalar"):
             grad(lambda x: jax.new_ref(x[0]))(X)
+        with pytest.raises(ValueError):
+            (jax.vjp if grad is jax.grad else funcgrad.vjp)(lambda ref: ref[...], jax.new_ref(1.0))[1](1.0)
         _, ref = grad(lambda x: (jnp.sum(x), jax.new_ref(x * 2)), has_aux=True)(X)
         np.testing.assert_array_equal(ref[...], 2 * X)
 

@@ -111,7 +111,7 @@ _RECIPES = {
     "diag": Recipe(points=800, hidden=4, steps=1000, rate=0.05),
     "split": Recipe(points=800, hidden=6, steps=1500, rate=0.05),
     "xor": Recipe(points=800, hidden=6, steps=1500, rate=0.05),
-    "circle": Recipe(points=800, hidden=8, steps=1500, rate=0.05),
+    "circle": Recipe(points=800, hidden=12, steps=1500, rate=0.05),
     "spiral": Recipe(points=1600, hidden=48, steps=4000, rate=0.02),
     "breast_cancer": Recipe(points=None, hidden=8, steps=300, rate=0.01),
     "digits": Recipe(points=None, hidden=32, steps=400, rate=0.01),

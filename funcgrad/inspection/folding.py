@@ -15,6 +15,8 @@ from funcgrad.inspection.scene import Item, Link, Scene
 LONGEST_LIST = 240
 #: Repeats are folded when that leaves out so many operations.
 _WORTH_FOLDING = 8
+#: Boxes that say nothing about a single operation.
+_DISSOLVED = ("call", "jit", "pull")
 #: Places where a repeat may begin again that are looked at.
 _CANDIDATES = 4
 
@@ -121,10 +123,10 @@ def _tree(scene: Scene) -> Box:
 
 
 def _simplify(box: Box) -> None:
-    """Replace boxes around a single thing by that thing, and empty ones by nothing."""
+    """Replace functions and `jit`s around a single thing by that thing, and empty boxes by nothing."""
     children: list[Child] = []
     for child in box.children:
-        if isinstance(child, Box) and len(child.children) <= 1 and not child.label.startswith("scan"):
+        if isinstance(child, Box) and (len(child.children) <= 1 and child.kind in _DISSOLVED or not child.children):
             children.extend(child.children)
         else:
             children.append(child)

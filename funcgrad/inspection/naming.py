@@ -78,6 +78,8 @@ def operation_name(node: Node) -> str:
         name = frames[-1].callee.rsplit(".", 1)[-1] if frames else None
         if name:
             return name
+    if str(node.primitive) == "integer_pow":
+        name = str(node.params["y"])
     return f"{node.primitive} {name}" if isinstance(name, str) and name else str(node.primitive)
 
 

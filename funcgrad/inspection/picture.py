@@ -61,7 +61,7 @@ def item_rows(item: Item) -> list[Row]:
     if item.kind == "op":
         head = [("name", item.name), ("op", _short(f" = {item.title}"))] if item.name else [("op", _short(item.title))]
     rows = [head]
-    if item.type.partition("[")[2] != "]" or not item.value:
+    if item.type and (item.type.partition("[")[2] != "]" or not item.value):
         rows.append([("type", item.type)])
     numbers: Row = [("value", item.value)] if item.value and item.value != item.type else []
     if item.ct:

@@ -10,11 +10,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from jax.extend.core import primitives as p
+
 from funcgrad.graph import Graph, Node
 from funcgrad.inspection.frames import Frame, user_frames
 from funcgrad.inspection.naming import operand_name, operation_name, own_pullback, value_names
 from funcgrad.inspection.steps import Edge, Run, Step
 from funcgrad.inspection.table import applied, backward_text, numbers_text
+from funcgrad.inspection.values import Summary
 
 #: Operations that change nothing when shape and dtype stay the same; a picture leaves them out.
 _CONVERSIONS = {"convert_element_type", "copy", "reshape", "broadcast_in_dim", "copy_p"}
@@ -54,6 +57,7 @@ class Item:
       active: whether a cotangent can flow through it.
       output: whether the function returns it.
       count: how many inputs it stands for.
+      kept: shown although nobody reads it.
     """
 
     kind: str
@@ -71,6 +75,7 @@ class Item:
     active: bool = True
     output: bool = False
     count: int = 1
+    kept: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +172,9 @@ class _Builder:
         ct = run.cotangents[number] if run else None
         active = number in program.graph.inputs and program.graph.active[program.graph.inputs.index(number)]
         self.items.append(Item(
-            kind, program.names[number], kind, _type(aval), run.values[number].short if run else "",
-            ct.short if ct else "", scopes=program.scopes, active=active,
-            forward=f"{program.names[number]} = {run.values[number].text}" if run else "",
-            backward=(f"ct_{program.names[number]} = {ct.text}",) if ct else ()))
+            kind, program.names[number], kind, _type(aval), _words(run.values[number] if run else None),
+            _words(ct), scopes=program.scopes, active=active,
+            forward=f"{program.names[number]} = {run.values[number].text}" if run else ""))
         return len(self.items) - 1
 
     def node(self, program: _Program, index: int) -> None:
@@ -181,6 +185,8 @@ class _Builder:
         if bodies:
             for output in node.outputs:
                 program.sources[output] = ()
+            if node.primitive is p.cond_p:
+                self.choice(program, node)
             program.pending = [(graph, run, kind, operands) for graph, run, kind, operands in reversed(bodies)]
         elif not self.everything and _changes_nothing(node, program.graph):
             (operand,), (output,) = node.operands, node.outputs
@@ -189,6 +195,15 @@ class _Builder:
             self.left_out += 1
         else:
             self.operation(program, node, step)
+
+    def choice(self, program: _Program, node: Node) -> None:
+        """What the index of a `cond` goes into."""
+        predicate = node.operands[0]
+        self.items.append(Item("op", "", "choose a branch", line=node.line, active=False, kept=True,
+                               forward=f"choose a branch by {operand_name(predicate, program.names)}",
+                               scopes=_scopes(user_frames(node.source), program)))
+        for source in program.sources.get(predicate, ()) if isinstance(predicate, int) else ():
+            self.links.append(Link(source, len(self.items) - 1, 0, active=False))
 
     def operation(self, program: _Program, node: Node, step: Step | None) -> None:
         """The item of an operation and the links to its operands."""
@@ -245,8 +260,8 @@ def _item(node: Node, step: Step | None, program: _Program, frames: tuple[Frame,
     numbers = numbers_text(renamed)
     arithmetic = numbers or (f" = {step.values[0].text}" if step.values else "")
     made.forward += f" = {arithmetic}" if numbers else arithmetic
-    made.value = step.values[0].short if step.values else ""
-    made.ct = next((ct.short for ct in step.cotangents if ct is not None), "")
+    made.value = _words(step.values[0]) if step.values else ""
+    made.ct = next((_words(ct) for ct in step.cotangents if ct is not None), "")
     made.backward = tuple(filter(None, (backward_text(renamed, edge) for edge in renamed.edges)))
     return made
 
@@ -255,6 +270,10 @@ def _renamed(step: Step, names: list[str]) -> Step:
     """The step with the operands' names in the picture, where conversions that change nothing are left out."""
     edges: list[Edge] = [dataclasses.replace(edge, name=name) for edge, name in zip(step.edges, names, strict=True)]
     return dataclasses.replace(step, edges=tuple(edges))
+
+
+def _words(summary: Summary | None) -> str:
+    return summary.short if summary is not None and summary.known else ""
 
 
 def _type(aval: Any) -> str:
@@ -333,7 +352,8 @@ def without_unread(scene: Scene) -> Scene:
         readers[link.source] += 1
         sources.setdefault(link.target, []).append(link.source)
     dropped: set[int] = set()
-    pending = [i for i, item in enumerate(scene.items) if not readers[i] and not item.output and item.kind != "input"]
+    pending = [i for i, item in enumerate(scene.items)
+               if not (readers[i] or item.output or item.kept or item.kind == "input")]
     while pending:
         index = pending.pop()
         dropped.add(index)

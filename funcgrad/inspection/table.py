@@ -31,6 +31,8 @@ def applied(operation: str, operands: list[str]) -> str:
     """An operation on operands as one writes it."""
     if operation in _INFIX and len(operands) == 2:
         return f"{operands[0]} {_INFIX[operation]} {operands[1]}"
+    if operation.startswith("integer_pow "):
+        return f"{operands[0]}^{operation.removeprefix('integer_pow ')}"
     if operation == "neg":
         return f"-{operands[0]}"
     return f"{operation}({', '.join(operands)})"
@@ -42,7 +44,10 @@ def backward_text(step: Step, edge: Edge) -> str:
         return ""
     arriving = [(name, ct) for name, ct in zip(step.names, step.cotangents, strict=True) if ct is not None]
     if edge.partial is not None and len(arriving) == 1 and edge.operand is not None:
-        return f"ct_{edge.name} += {edge.partial.text} · {arriving[0][1].text}"
+        name, ct = arriving[0]
+        if not edge.partial.known:
+            return f"ct_{edge.name} += ∂{name}/∂{edge.name} · ct_{name}"
+        return f"ct_{edge.name} += {edge.partial.text} · {ct.text}"
     cts = ", ".join(f"ct_{name}" for name, _ in arriving)
     return f"ct_{edge.name} += pull {step.operation}({cts}) = {edge.contribution.text}"
 
@@ -92,7 +97,8 @@ def path_lines(run: Run, number: int) -> list[str]:
         return [f"{head} = {total}"]
     if len(found) > PATHS:
         return [f"{head} = {total}  (more than {PATHS} paths)"]
-    lines = [f"{head} = {' + '.join(product for _, product in found)} = {total}"]
+    sums = " + ".join(product for _, product in found)
+    lines = [f"{head} = {sums}" if sums == total else f"{head} = {sums} = {total}"]
     return lines + [f"  {' → '.join(nodes)}:  {product}" for nodes, product in found]
 
 
@@ -101,21 +107,21 @@ def _paths(run: Run, first: int, last: int) -> list[tuple[list[str], str]] | Non
 
     None where some edge on the way has no single number.
     """
-    readers: dict[int, list[tuple[Step, Edge, int]]] = {}
+    readers: dict[int, list[tuple[Edge, tuple[int, ...]]]] = {}
     for step, node in zip(run.steps, run.graph.nodes, strict=True):
         for edge in step.edges:
-            if edge.operand is not None and edge.contribution is not None and len(node.outputs) == 1:
-                readers.setdefault(edge.operand, []).append((step, edge, node.outputs[0]))
+            if edge.operand is not None and edge.contribution is not None:
+                readers.setdefault(edge.operand, []).append((edge, node.outputs))
     found: list[tuple[list[str], str]] = []
     pending: list[tuple[int, list[str], list[str]]] = [(first, [run.names[first]], [])]
     while pending and len(found) <= PATHS:
         value, names, factors = pending.pop()
         if value == last:
             found.append((names, " · ".join(factors) or "1.0"))
-        for _, edge, output in reversed(readers.get(value, [])):
-            if edge.partial is None or edge.partial.number is None:
+        for edge, outputs in reversed(readers.get(value, [])):
+            if edge.partial is None or edge.partial.number is None or len(outputs) != 1:
                 return None
-            pending.append((output, [*names, run.names[output]], [edge.partial.text, *factors]))
+            pending.append((outputs[0], [*names, run.names[outputs[0]]], [edge.partial.text, *factors]))
     return found
 
 

@@ -35,6 +35,11 @@ class Summary:
     nonfinite: int = 0
 
     @property
+    def known(self) -> bool:
+        """Whether more than the type is known."""
+        return self.number is not None or bool(self.elements) or bool(self.statistics)
+
+    @property
     def text(self) -> str:
         """The number, the elements or the statistics; the type where nothing else is known."""
         if self.number is not None:

@@ -1,0 +1,177 @@
+"""`draw`: what a picture holds, that nothing overlaps, and that large graphs stay small pictures."""
+
+import random
+import re
+import time
+import xml.etree.ElementTree as ElementTree
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from funcgrad.inspection import draw, explain
+from funcgrad.inspection.placement import place
+from funcgrad.transforms import make_graph
+from reference import flax_models
+
+
+def product_and_log(x, y):
+    return x * y + jnp.log(x)
+
+
+def labels(drawing) -> list[str]:
+    return [box.label + (f" ×{box.count}" if box.count > 1 else "") for box in drawing.picture.layout.boxes[1:]]
+
+
+def visible_texts(svg: str) -> str:
+    return " ".join("".join(node.itertext()) for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"))
+
+
+def test_values_cotangents_and_partials_are_in_the_picture() -> None:
+    texts = visible_texts(explain(product_and_log)(2.0, 3.0).draw().svg)
+    for piece in ("x", "c = x · y", "6.0", "ct 3.5", "∂ 3.0", "∂ 0.5", "6.693"):
+        assert piece in texts
+
+
+def test_a_graph_takes_names_for_its_inputs() -> None:
+    drawing = draw(make_graph(product_and_log)(2.0, 3.0), names=("x", "y"))
+    assert "c = x · y" in visible_texts(drawing.svg) and "∂c/∂x" in drawing.html
+
+
+def test_a_value_read_twice_has_two_edges() -> None:
+    drawing = explain(lambda a: a + a)(1.0).draw()
+    assert drawing.svg.count('class="link"') == 2
+    assert drawing.mermaid.count("-->") == 2
+    assert drawing.dot.count("->") == 2
+
+
+def assert_nothing_overlaps(drawing, opened=None) -> None:
+    picture = drawing.picture
+    opened = picture.opened if opened is None else opened
+    placed = place(picture.layout, opened, picture.item_sizes, picture.closed_sizes)
+    width, height = placed.size
+    levels = picture.layout.levels
+    for level in levels:
+        if level is None or level.box not in placed.boxes:
+            continue
+        rectangles = []
+        for kind, what in level.vertices:
+            if kind == "item" and what in placed.items:
+                rectangles.append((*placed.items[what], *picture.item_sizes[what]))
+            elif kind == "box" and what in placed.boxes:
+                rectangles.append(placed.boxes[what])
+        for i, (x, y, w, h) in enumerate(rectangles):
+            assert x >= -0.1 and y >= 0 and x + w <= width + 0.1 and y + h <= height + 0.1
+            for ox, oy, ow, oh in rectangles[:i]:
+                assert x >= ox + ow or ox >= x + w or y >= oy + oh or oy >= y + h
+
+
+@pytest.mark.parametrize("name", sorted(flax_models.MODELS))
+def test_models_are_drawn_without_overlaps_open_and_closed(name: str) -> None:
+    loss, params, batch = flax_models.build(name, jax.random.key(0))
+    drawing = draw(make_graph(loss)(params, batch))
+    ElementTree.fromstring(drawing.svg)
+    assert_nothing_overlaps(drawing)
+    assert_nothing_overlaps(drawing, set(range(len(drawing.picture.layout.boxes))))
+    assert_nothing_overlaps(drawing, set())
+
+
+def test_modules_are_boxes_with_the_attribute_that_holds_them() -> None:
+    loss, params, batch = flax_models.build("two_layer", jax.random.key(0))
+    drawing = draw(make_graph(loss)(params, batch))
+    assert {"TwoLayerClassifier", "hidden: Linear", "output: Linear"} <= set(labels(drawing))
+
+
+def test_repeated_blocks_are_folded_with_their_parameters() -> None:
+    loss, params, batch = flax_models.unrolled_transformer(layers=12, width=8, heads=2, batch=1, tokens=4)
+    drawing = draw(make_graph(loss)(params, batch))
+    assert "layer ×12" in labels(drawing)
+    assert "×12" in visible_texts(drawing.svg)
+    assert sum(len(level.vertices) for level in drawing.picture.layout.levels if level) < 250
+
+
+def test_a_scan_is_shown_once_with_its_trip_count() -> None:
+    loss, params, batch = flax_models.scanned_transformer(layers=5, width=8, heads=2, batch=1, tokens=4)
+    assert "scan ×5" in " ".join(labels(draw(make_graph(loss)(params, batch))))
+
+
+def test_branches_and_loops_are_boxes() -> None:
+    def branching(x):
+        y = lax.cond(x > 0, lambda a: jnp.sin(a) * a, lambda a: a * 3, x)
+        return lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * jnp.sin(s[1])), (0, y))[1]
+
+    found = labels(draw(make_graph(branching)(2.0)))
+    assert {"cond branch 0", "cond branch 1", "while"} <= {label.split(" λ")[0] for label in found}
+
+
+def test_conversions_that_change_nothing_are_left_out_unless_asked_for() -> None:
+    loss, params, batch = flax_models.build("two_layer", jax.random.key(0))
+    graph = make_graph(loss)(params, batch)
+    few, all_of_them = draw(graph).picture, draw(graph, everything=True).picture
+    assert len(all_of_them.folded.items) > len(few.folded.items)
+    assert "left out" in few.note and "left out" not in all_of_them.note
+
+
+def random_program(operations: int):
+    choose = random.Random(0)
+
+    def program(x, y):
+        values = [x, y]
+        for _ in range(operations // 3):
+            value = values[-1 - choose.randrange(min(len(values), 20))]
+            values.append(choose.choice([jnp.sin, jnp.cos, jnp.tanh])(value))
+            values.append(values[-1] * value)
+        return sum(values)
+
+    return program
+
+
+def test_five_thousand_operations_take_less_than_five_seconds() -> None:
+    graph = make_graph(random_program(5000))(1.0, 2.0)
+    assert len(graph) > 4900
+    start = time.perf_counter()
+    drawing = draw(graph)
+    assert drawing.svg and drawing.html
+    assert time.perf_counter() - start < 5
+    assert len(drawing.svg) < 1_000_000
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_operations_give_an_overview() -> None:
+    drawing = draw(make_graph(random_program(100_000))(1.0, 2.0))
+    assert 10 < drawing.svg.count("<rect") < 400
+    assert len(drawing.html) < 20_000_000
+
+
+def test_a_long_loop_is_one_block() -> None:
+    def loop(x):
+        for _ in range(500):
+            x = jnp.sin(x) * x
+        return x
+
+    drawing = draw(make_graph(loop)(1.0))
+    assert labels(drawing) == ["block ×500"]
+    assert drawing.picture.folded.root.size == 1000
+
+
+def test_texts_are_escaped_and_the_page_stands_alone() -> None:
+    page = explain(lambda x: jnp.where(x < 3, x, 1.0) * 2)(2.0).draw().html
+    assert "</script><" not in page.split('id="data">')[1].split("</script>")[0]
+    assert not re.search(r"""(src|href)=|https?://(?!www\.w3\.org)""", page)
+
+
+def test_saves_by_ending(tmp_path) -> None:
+    drawing = explain(product_and_log)(2.0, 3.0).draw()
+    for ending, begin in ((".svg", "<svg"), (".html", "<!doctype"), (".mmd", "flowchart"), (".dot", "digraph")):
+        assert drawing.save(tmp_path / f"picture{ending}").read_text(encoding="utf-8").startswith(begin)
+    with pytest.raises(ValueError, match="To fix"):
+        drawing.save(tmp_path / "picture.gif")
+    assert "iframe" in drawing._repr_html_()
+
+
+def test_edge_cases_are_drawn() -> None:
+    for program, args in ((lambda x: x, (1.0,)), (lambda x: 1.0, (1.0,)), (lambda x: (x, x), (jnp.ones(3),)),
+                          (lambda x: jnp.sum(x), (jnp.zeros((0, 3)),)), (lambda x: x.conj() * x, (1j,))):
+        assert explain(program)(*args).draw().svg
+        assert draw(make_graph(program)(*args)).html

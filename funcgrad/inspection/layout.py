@@ -27,6 +27,8 @@ class Level:
         ("out", item), ("point", 0).
       layers: vertices from top to bottom, each layer from left to right.
       segments: pairs of vertices in layers that follow each other.
+      rank: for each vertex its layer.
+      passing: for each vertex the points below it, layer by layer, that its links run through.
     """
 
     box: int
@@ -34,6 +36,12 @@ class Level:
     vertices: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     layers: list[list[int]] = dataclasses.field(default_factory=list)
     segments: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    rank: list[int] = dataclasses.field(default_factory=list)
+    passing: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+
+
+#: A level and two of its vertices.
+Edge = tuple[int, int, int]
 
 
 @dataclasses.dataclass
@@ -43,12 +51,24 @@ class Layout:
     Attributes:
       boxes: by number, the outermost first; a box comes before those inside it.
       levels: for each box its level, None for one whose inside is not drawn.
-      routes: for each link its way: vertices of levels, from the source down to the target.
+      routes: for each link its way: in each level on it the level's number and two vertices. Empty for a link that is
+        not drawn.
     """
 
     boxes: list[Box]
     levels: list[Level | None]
-    routes: list[list[tuple[int, int]]]
+    routes: list[list[Edge]]
+
+    def way(self, number: int, visible: set[int]) -> list[tuple[int, int]]:
+        """A link's vertices in these levels, with the points in between, from the source down to the target."""
+        found: list[tuple[int, int]] = []
+        for box, first, second in self.routes[number]:
+            level = self.levels[box]
+            if box in visible and level is not None:
+                between = level.rank[second] - level.rank[first] - 1
+                points = level.passing[first][:between] if between > 0 else ()
+                found += [(box, first), *((box, point) for point in points), (box, second)]
+        return found
 
 
 def lay_out(folded: Folded, limit: int) -> Layout:
@@ -62,9 +82,9 @@ def lay_out(folded: Folded, limit: int) -> Layout:
             home.update((child, number) for child in _items_below(box))
     builder = _Builder(boxes, parents, inside)
     routes = [builder.route(link.source, link.target, home) for link in folded.links]
-    chains = [builder.finish(number) for number in range(len(boxes))]
-    for route in routes:
-        route[:] = _with_points(route, chains)
+    _drop_twins(routes, builder.levels)
+    for number in range(len(boxes)):
+        builder.finish(number)
     return Layout(boxes, builder.levels, routes)
 
 
@@ -128,60 +148,61 @@ class _Builder:
             what, box = ("box", box), self.parents[box]
         return found
 
-    def route(self, source: int, target: int, home: dict[int, int]) -> list[tuple[int, int]]:
-        """Vertices on the way of a link, without the points in between: up to the common level and down again."""
+    def route(self, source: int, target: int, home: dict[int, int]) -> list[Edge]:
+        """Edges on the way of a link, without the points in between: up to the common level and down again."""
         begin, end = self.up(source, home), self.up(target, home)
         while len(begin) > 1 and len(end) > 1 and begin[-1] == end[-1]:
             del begin[-1], end[-1]
         if begin[-1] == end[-1]:  # both in one box that is closed for good
             return []
-        way: list[tuple[int, int]] = []
+        way: list[Edge] = []
         for box, what in begin[:-1]:
-            way += self.edge(box, what, ("out", source))
-        way += self.edge(begin[-1][0], begin[-1][1], end[-1][1])
+            way.append(self.edge(box, what, ("out", source)))
+        way.append(self.edge(begin[-1][0], begin[-1][1], end[-1][1]))
         for box, what in reversed(end[:-1]):
-            way += self.edge(box, ("in", source), what)
+            way.append(self.edge(box, ("in", source), what))
         return way
 
-    def edge(self, box: int, first: tuple[str, int], second: tuple[str, int]) -> list[tuple[int, int]]:
-        """An edge of a level, as two steps of a way."""
+    def edge(self, box: int, first: tuple[str, int], second: tuple[str, int]) -> Edge:
+        """An edge of a level."""
         pair = self.vertex(box, first), self.vertex(box, second)
         self.edges[box][pair] = None
-        return [(box, pair[0]), (box, pair[1])]
+        return box, *pair
 
-    def finish(self, box: int) -> dict[tuple[int, int], list[int]]:
-        """Layers and order of one level; for each edge the points that it passes through."""
+    def finish(self, box: int) -> None:
+        """Layers and order of one level, with a point wherever an edge passes a layer."""
         level = self.levels[box]
         if level is None:
-            return {}
+            return
         edges = list(self.edges[box])
-        rank = _ranks(level.vertices, edges)
-        chains: dict[tuple[int, int], list[int]] = {}
-        passing: dict[tuple[int, int], int] = {}  # points are shared by the edges that begin at one vertex
+        rank = level.rank = _ranks(level.vertices, edges)
+        segments: dict[tuple[int, int], None] = {}
         for first, second in edges:
-            chain = [first]
-            for layer in range(rank[first] + 1, rank[second]):
-                point = passing.get((first, layer))
-                if point is None:
-                    point = passing[first, layer] = len(level.vertices)
-                    level.vertices.append(("point", 0))
-                    rank.append(layer)
-                chain.append(point)
-            chains[first, second] = chain[1:]
-            level.segments += zip(chain, [*chain[1:], second], strict=True)
-        level.segments = list(dict.fromkeys(level.segments))
+            points = level.passing.setdefault(first, [])  # shared by all edges that begin there
+            between = max(0, rank[second] - rank[first] - 1)
+            for layer in range(rank[first] + 1 + len(points), rank[second]):
+                points.append(len(level.vertices))
+                level.vertices.append(("point", 0))
+                rank.append(layer)
+            chain = [first, *points[:between], second]
+            segments.update(dict.fromkeys(zip(chain, chain[1:], strict=False)))
+        level.segments = list(segments)
         layers: list[list[int]] = [[] for _ in range(max(rank, default=0) + 1)]
         for vertex, layer in enumerate(rank):
             layers[layer].append(vertex)
         level.layers = _ordered(layers, level.segments, len(level.vertices))
-        return chains
 
 
-def _with_points(way: list[tuple[int, int]], chains: list[dict[tuple[int, int], list[int]]]) -> list[tuple[int, int]]:
-    full: list[tuple[int, int]] = []
-    for (box, first), (_, second) in zip(way[::2], way[1::2], strict=True):
-        full += [(box, first), *((box, point) for point in chains[box][first, second]), (box, second)]
-    return full
+def _drop_twins(routes: list[list[Edge]], levels: list[Level | None]) -> None:
+    """Between boxes that are closed for good one link is enough."""
+    known: set[tuple] = set()
+    for route in routes:
+        if not route:
+            continue
+        ends = route[0][:2], (route[-1][0], route[-1][2])
+        if ends in known and any(levels[box].vertices[v][0] == "box" for box, v in ends):  # type: ignore[union-attr]
+            route.clear()
+        known.add(ends)
 
 
 # ---- layers and order ----

@@ -23,6 +23,7 @@ class Placement:
 
     Attributes:
       size: width and height of the picture.
+      opened: boxes that are open, and all around them.
       items: for each drawn item its upper left corner.
       boxes: for each drawn box its upper left corner and size.
       links: for each drawn link its number and the points it runs through, top down; links that look alike once.
@@ -30,6 +31,7 @@ class Placement:
     """
 
     size: Point
+    opened: set[int]
     items: dict[int, Point]
     boxes: dict[int, tuple[float, float, float, float]]
     links: dict[int, list[Point]]
@@ -67,7 +69,7 @@ def place(layout: Layout, opened: set[int], item_sizes: dict[int, Point], closed
                 corners[what] = (left + x - sizes[what][0] / 2, top + y)
                 boxes[what] = (*corners[what], *sizes[what])
     links, bows = _link_points(layout, visible, inner, corners)
-    return Placement(sizes[0], items, boxes, links, bows)
+    return Placement(sizes[0], visible, items, boxes, links, bows)
 
 
 def _visible(layout: Layout, opened: set[int]) -> set[int]:
@@ -170,8 +172,8 @@ def _link_points(layout: Layout, visible: set[int], inner: dict[int, list[Extent
     """The points of each link that can be seen, and the bows of those that share a way."""
     found: dict[int, list[Point]] = {}
     alike: dict[tuple, list[int]] = {}
-    for number, route in enumerate(layout.routes):
-        way = [(box, vertex) for box, vertex in route if box in visible]
+    for number in range(len(layout.routes)):
+        way = layout.way(number, visible)
         if len(way) < 2:
             continue
         twins = alike.setdefault((way[0], way[-1]), [])

@@ -34,7 +34,8 @@ def _data(picture: Picture) -> dict[str, Any]:
                   for box, size in zip(layout.boxes, picture.closed_sizes, strict=True)],
         "levels": [None if level is None else
                    {"parent": level.parent, "vertices": level.vertices, "layers": level.layers,
-                    "segments": level.segments} for level in layout.levels],
+                    "segments": level.segments, "rank": level.rank, "passing": level.passing}
+                   for level in layout.levels],
         "routes": layout.routes,
         "links": [[link.source, link.target, link.partial, int(link.active)] for link in picture.folded.links],
         "measures": {"line": placement.LINE, "padding": placement.PADDING, "gapX": placement.GAP_X,

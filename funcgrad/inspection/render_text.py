@@ -76,7 +76,7 @@ def _edges(picture: Picture) -> list[tuple[str, str, str, bool]]:
     placed = place(picture.layout, picture.opened, picture.item_sizes, picture.closed_sizes)
     found = []
     for number in placed.links:
-        way = [(box, vertex) for box, vertex in picture.layout.routes[number] if box in placed.boxes]
+        way = picture.layout.way(number, placed.opened)
         ends = []
         for box, vertex in (way[0], way[-1]):
             level = picture.layout.levels[box]

@@ -100,7 +100,10 @@ function place() {
 function linkPoints(visible, inner, corners) {
   const found = [], alike = new Map();
   data.routes.forEach((route, number) => {
-    const way = route.filter(([box]) => visible.has(box));
+    const way = route.filter(([box]) => visible.has(box)).flatMap(([box, first, second]) => {
+      const {rank, passing} = data.levels[box], between = Math.max(0, rank[second] - rank[first] - 1);
+      return [first, ...passing[first].slice(0, between), second].map((v) => [box, v]);
+    });
     if (way.length < 2) return;
     const [first, last] = [way[0], way[way.length - 1]], key = `${first} ${last}`;
     const twins = alike.get(key) || [];
@@ -236,7 +239,7 @@ function toggle(number) {
 
 function openAll() {
   let shown = 0;
-  data.levels.forEach((level, number) => { if (level && (shown += level.vertices.length) < MOST_OPEN) opened.add(number); });
+  data.levels.forEach((level, number) => { if (level && (shown += level.vertices.filter(([kind]) => kind === "item").length) < MOST_OPEN) opened.add(number); });
   draw(); fit();
 }
 

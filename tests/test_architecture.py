@@ -24,7 +24,7 @@ FLOORS = {
     "trace": 5,
     "vjp": 6,
     "rules": 7,
-    "eager": 8, "transforms": 8, "extend": 8,
+    "eager": 8, "caches": 8, "transforms": 8, "extend": 8,
     "inspection": 9, "crosscheck": 9,
     "__main__": 10,
 }  # fmt: skip

@@ -6,16 +6,15 @@ import contextlib
 import gc
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import jax
 from jax.extend.core import jaxprs_in_params
 
 from experiments.bench.problem import OURS, Problem, Program, Workload
+from funcgrad.caches import clear_caches
 from funcgrad.planning import make_plan
 from funcgrad.pullback import sweep
 from funcgrad.vjp import record
@@ -84,17 +83,9 @@ def counted_compilations() -> Iterator[list[str]]:
         jax.monitoring.unregister_event_duration_listener(listener)
 
 
-def clear_caches() -> None:
-    """Forget all that JAX and funcgrad have traced, planned and compiled, as in a process that has just begun."""
-    jax.clear_caches()
-    for name, module in list(sys.modules.items()):
-        if name.split(".")[0] != "funcgrad":
-            continue
-        for attribute, value in list(vars(module).items()):
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()
-            elif isinstance(value, WeakKeyDictionary | WeakValueDictionary) and not attribute.startswith("__"):
-                value.clear()
+def start_afresh() -> None:
+    """The state of a process that has just begun."""
+    clear_caches()
     gc.collect()
 
 
@@ -131,7 +122,7 @@ def staged_rounds(problem: Problem, rounds: int, compilations: int,
 
 
 def _staged_once(problem: Problem, name: str, first: bool, compiling: bool, figures: Figures) -> Any:
-    clear_caches()
+    start_afresh()
     fresh = jax.jit(_fresh(problem.programs[name]))
     seconds, traced = _seconds(lambda: fresh.trace(*problem.arguments_of(name)))
     figures["trace"].append(seconds)
@@ -183,7 +174,7 @@ def first_calls(problem: Problem, rounds: int, figures: Mapping[str, Figures]) -
     names = list(problem.programs)
     for number in range(rounds):
         for name in in_turn(names, number):
-            clear_caches()
+            start_afresh()
             took, _ = _seconds(_thunk(problem.programs[name], problem.arguments_of(name)))
             figures[name]["first"].append(took)
 
@@ -199,7 +190,7 @@ def chain_parts(problem: Problem, figures: Figures) -> None:
         figures["sweep"] = [seconds]
         return cts
 
-    clear_caches()
+    start_afresh()
     jax.make_jaxpr(timed)(*problem.args)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from funcgrad import rule as registry
+from funcgrad.caches import clear_caches
 from funcgrad.rule import MapClass, Over, VJPRule
 
 Mutation = Callable[[Any], Any]
@@ -65,7 +66,7 @@ def mutated(primitive_name: str, kind: str, operand: int | None = None) -> Itera
 
 def _forget_programs() -> None:
     """Backward programs compiled with another table must not be used again."""
-    jax.clear_caches()
+    clear_caches()
 
 
 def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = None) -> VJPRule:

@@ -376,7 +376,7 @@ def _foreign_program(primitive: Primitive, operands: Sequence[Any], _places: tup
     rule = _compat.discharge_rules.get(primitive)
     if rule is None:
         raise errors.mutable_operand(str(primitive), "JAX cannot run it on the content", source_line())
-    changed, results = rule(avals, None, *contents, **params)  # these rules leave the types of results alone
+    changed, results = rule(avals, None, *contents, **params)  # type: ignore[arg-type]  # the types stay
     for operand, content in zip(operands, changed, strict=True):
         if isinstance(operand, Cell) and content is not None:
             operand.write(content)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 from jax import lax
 from jax.extend.core import primitives as p
 
@@ -16,9 +17,10 @@ from funcgrad.graph import Node, carries_gradient
 from funcgrad.inspection.drawing import Drawing, draw
 from funcgrad.inspection.frames import user_frames
 from funcgrad.inspection.naming import argument_names, operand_name, operation_name, readable, value_names
-from funcgrad.inspection.steps import Edge, Run, Step
+from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import html, plain_text, print_run, rich_text
 from funcgrad.inspection.values import Summary, summarize
+from funcgrad.planning import node_reads
 from funcgrad.pullback import add_cotangents, node_cotangents
 from funcgrad.rule import MapClass, Over, lookup
 from funcgrad.trace import evaluate
@@ -49,13 +51,15 @@ class Explanation(Run):
         return draw(self, **options)
 
 
-def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:
+def explain(fun: Callable[..., Any], *, backward: bool = False) -> Callable[..., Explanation]:
     """A function that runs `fun` and its backward sweep and tells each step of both.
 
     The sweep starts with cotangents of one: for a scalar function the cotangents are its gradient.
 
     Args:
       fun: a function of arrays and pytrees of arrays; keyword arguments are passed on as they are.
+      backward: whether each backward step is recorded as a program too; a picture then shows the gradient's own program
+        beside the function's, node by node.
 
     Returns:
       A function of the same arguments, whose result is an `Explanation`. Under `jit` it knows types, not numbers.
@@ -75,7 +79,8 @@ def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:
             recording = dataclasses.replace(recording, graph=dataclasses.replace(recording.graph, name=name))
         seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
                  for out, aval in zip(recording.outputs, recording.out_avals, strict=True)]
-        return explain_recording(recording, seeds, argument_names(fun, args))
+        told, kept = explain_recording(recording, seeds, argument_names(fun, args))
+        return with_pulls(told, recording, kept) if backward else told
 
     return explained
 
@@ -96,9 +101,8 @@ class Walk:
     contributions: dict[int, Sequence[Array | None]]
 
 
-def walk(recording: Recording, out_cts: Sequence[Array | None],
-         visit: Callable[[int], None] | None = None) -> Walk:
-    """As `funcgrad.pullback.sweep`, with nothing forgotten; `visit` is told each node after its backward step."""
+def walk(recording: Recording, out_cts: Sequence[Array | None]) -> Walk:
+    """As `funcgrad.pullback.sweep`, with nothing forgotten."""
     graph = recording.graph
     kept = Walk([None] * len(graph.avals), {})
     for value, ct in zip(graph.outputs, out_cts, strict=True):
@@ -115,20 +119,49 @@ def walk(recording: Recording, out_cts: Sequence[Array | None],
         for value, ct, active in zip(node.operands, contributions, node.active, strict=True):
             if isinstance(value, int) and ct is not None and active:
                 kept.cts[value] = add_cotangents(kept.cts[value], ct)
-        if visit is not None:
-            visit(index)
     return kept
 
 
-def explain_recording(recording: Recording, seeds: Sequence[Array | None], arguments: Sequence[str]) -> Explanation:
-    """The explanation of one run whose outputs have these cotangents."""
+def explain_recording(recording: Recording, seeds: Sequence[Array | None],
+                      arguments: Sequence[str]) -> tuple[Explanation, Walk]:
+    """The explanation of one run whose outputs have these cotangents, and its backward sweep."""
     graph = recording.graph
     names = value_names(graph, arguments)
     kept = walk(recording, seeds)
     values = tuple(summarize(recording.read(v)) for v in range(len(graph.avals)))
     cotangents = tuple(None if ct is None else summarize(ct) for ct in kept.cts)
     steps = tuple(_step(recording, index, kept, names, values, cotangents) for index in range(len(graph.nodes)))
-    return Explanation(graph, tuple(names), values, cotangents, steps)
+    return Explanation(graph, tuple(names), values, cotangents, steps), kept
+
+
+def with_pulls(told: Explanation, recording: Recording, kept: Walk) -> Explanation:
+    """The explanation with each backward step recorded as a program of its own."""
+    steps = [dataclasses.replace(step, pull=_pull(recording, index, kept, told.names))
+             if index in kept.contributions else step for index, step in enumerate(told.steps)]
+    return dataclasses.replace(told, steps=tuple(steps))
+
+
+def _pull(recording: Recording, index: int, kept: Walk, names: Sequence[str]) -> Pull:
+    """One backward step, recorded: what it reads and the cotangents that it is given are its inputs."""
+    graph = recording.graph
+    node = graph.nodes[index]
+    values = tuple(dict.fromkeys(node_reads(node)))
+    cts = tuple(v for v in node.outputs if kept.cts[v] is not None)
+
+    def step(*args: Array) -> dict[int, Array]:
+        known = dict(zip(values, args, strict=False))
+        given = dict(zip(cts, args[len(values):], strict=True))
+        with _compat.in_mesh(node.mesh):
+            found = node_cotangents(node, graph.avals, known.__getitem__, [given.get(v) for v in node.outputs])
+        flags = zip(found, node.active, strict=True)
+        return {slot: ct for slot, (ct, flag) in enumerate(flags) if flag and ct is not None}
+
+    args = [*map(recording.read, values), *(kept.cts[v] for v in cts)]
+    body = record(step, args, [False] * len(args), name=f"pull {operation_name(node)}")
+    slots = jax.tree.unflatten(body.out_tree, range(body.out_tree.num_leaves))
+    arguments = [*(names[v] for v in values), *(f"ct_{names[v]}" for v in cts)]
+    run, _ = explain_recording(body, [None] * len(body.outputs), arguments)
+    return Pull(run, values, cts, tuple(slots))
 
 
 def _step(recording: Recording, index: int, kept: Walk, names: Sequence[str], values: Sequence[Summary],
@@ -179,7 +212,7 @@ def _inner(node: Node, recording: Recording, kept: Walk) -> Explanation | None:
     jaxpr, operands, active = found
     body = record(lambda *args: evaluate(jaxpr, args), operands, active, name=jaxpr.jaxpr.debug_info.func_name)
     arguments = readable(jaxpr.jaxpr.debug_info.arg_names or ())
-    return explain_recording(body, [kept.cts[v] for v in node.outputs], arguments)
+    return explain_recording(body, [kept.cts[v] for v in node.outputs], arguments)[0]
 
 
 def _body(node: Node, recording: Recording) -> tuple[Any, list[Array], Sequence[bool]] | None:

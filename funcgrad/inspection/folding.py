@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from funcgrad.inspection.scene import Item, Link, Scene
+from funcgrad.inspection.items import Item, Link, Scene
 
 #: A list of more children is cut into chunks.
 LONGEST_LIST = 240
@@ -145,8 +145,7 @@ def _mark(child: Child, items: list[Item], signatures: dict[object, int], marks:
     if isinstance(child, Box):
         return marks[id(child)]
     item = items[child]
-    return _intern(signatures, (item.title.split("(")[0] if "(" in item.title else item.expression or item.title,
-                                item.type, item.line, item.offset))
+    return _intern(signatures, (item.operation, item.type, item.line, item.offset))
 
 
 def _folded_repeats(children: list[Child], items: list[Item], signatures: dict[object, int], marks: dict[int, int],
@@ -301,7 +300,7 @@ def _place_leaves(root: Box, items: list[Item], links: list[Link], merged: set[i
                 around[child] = path
     readers: dict[int, list[int]] = {}
     for link in links:
-        if items[link.source].kind != "op":
+        if items[link.source].kind != "op" and not link.crosses:
             readers.setdefault(link.source, []).append(link.target)
     for number in sorted(readers, reverse=True):
         paths = [around[target] for target in readers[number] if target in around]

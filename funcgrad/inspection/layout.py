@@ -52,12 +52,14 @@ class Layout:
       boxes: by number, the outermost first; a box comes before those inside it.
       levels: for each box its level, None for one whose inside is not drawn.
       routes: for each link its way: in each level on it the level's number and two vertices. Empty for a link that is
-        not drawn.
+        not drawn, or that crosses from one program to the other.
+      crossings: the latter links' numbers.
     """
 
     boxes: list[Box]
     levels: list[Level | None]
     routes: list[list[Edge]]
+    crossings: list[int]
 
     def way(self, number: int, visible: set[int]) -> list[tuple[int, int]]:
         """A link's vertices in these levels, with the points in between, from the source down to the target."""
@@ -81,11 +83,12 @@ def lay_out(folded: Folded, limit: int) -> Layout:
         else:
             home.update((child, number) for child in _items_below(box))
     builder = _Builder(boxes, parents, inside)
-    routes = [builder.route(link.source, link.target, home) for link in folded.links]
+    routes = [[] if link.crosses else builder.route(link.source, link.target, home) for link in folded.links]
     _drop_twins(routes, builder.levels)
     for number in range(len(boxes)):
         builder.finish(number)
-    return Layout(boxes, builder.levels, routes)
+    crossings = [number for number, link in enumerate(folded.links) if link.crosses]
+    return Layout(boxes, builder.levels, routes, crossings)
 
 
 def _numbered(root: Box, limit: int) -> tuple[list[Box], list[int], list[bool]]:

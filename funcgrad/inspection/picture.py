@@ -6,9 +6,9 @@ import dataclasses
 import heapq
 
 from funcgrad.inspection.folding import Box, Folded
+from funcgrad.inspection.items import Item
 from funcgrad.inspection.layout import Layout
 from funcgrad.inspection.placement import CHARACTER, HEADER, LINE, Point
-from funcgrad.inspection.scene import Item
 
 #: A line of an item: pieces of text with their class (name, op, type, value, ct).
 Row = list[tuple[str, str]]
@@ -63,7 +63,8 @@ def item_rows(item: Item) -> list[Row]:
     rows = [head]
     if item.type and (item.type.partition("[")[2] != "]" or not item.value):
         rows.append([("type", item.type)])
-    numbers: Row = [("value", item.value)] if item.value and item.value != item.type else []
+    kind = "ct" if item.is_backward else "value"
+    numbers: Row = [(kind, item.value)] if item.value and item.value != item.type else []
     if item.ct:
         numbers.append(("ct", ("  " if numbers else "") + f"ct {item.ct}"))
     return [*rows, numbers] if numbers else rows

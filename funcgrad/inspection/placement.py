@@ -8,7 +8,7 @@ from funcgrad.inspection.layout import Layout, Level
 
 #: Width of a character of the monospaced font at 12 px, and measures of boxes, all in px.
 CHARACTER, LINE = 7.25, 16.0
-PADDING, GAP_X, GAP_Y, HEADER = 12.0, 22.0, 46.0, 22.0
+PADDING, GAP_X, GAP_Y, HEADER = 12.0, 34.0, 46.0, 22.0
 ROUNDS = 8
 BOW = 44.0
 
@@ -27,6 +27,7 @@ class Placement:
       items: for each drawn item its upper left corner.
       boxes: for each drawn box its upper left corner and size.
       links: for each drawn link its number and the points it runs through, top down; links that look alike once.
+      upward: boxes of the gradient's program, which is read from below.
       bows: for each link that shares its way with others (``a + a``) how far it bends sideways, in px.
     """
 
@@ -36,6 +37,7 @@ class Placement:
     boxes: dict[int, tuple[float, float, float, float]]
     links: dict[int, list[Point]]
     bows: dict[int, float]
+    upward: set[int]
 
 
 def place(layout: Layout, opened: set[int], item_sizes: dict[int, Point], closed_sizes: list[Point]) -> Placement:
@@ -69,7 +71,11 @@ def place(layout: Layout, opened: set[int], item_sizes: dict[int, Point], closed
                 corners[what] = (left + x - sizes[what][0] / 2, top + y)
                 boxes[what] = (*corners[what], *sizes[what])
     links, bows = _link_points(layout, visible, inner, corners)
-    return Placement(sizes[0], visible, items, boxes, links, bows)
+    placed = Placement(sizes[0], visible, items, boxes, links, bows, set())
+    for number in sorted(visible):
+        if layout.boxes[number].kind == "backward":
+            _turn_over(layout, placed, number, item_sizes)
+    return placed
 
 
 def _visible(layout: Layout, opened: set[int]) -> set[int]:
@@ -198,3 +204,40 @@ def _link_points(layout: Layout, visible: set[int], inner: dict[int, list[Extent
     bows = {number: (i - (len(twins) - 1) / 2) * BOW for twins in alike.values() if len(twins) > 1
             for i, number in enumerate(twins)}
     return found, bows
+
+
+def _turn_over(layout: Layout, placed: Placement, number: int, item_sizes: dict[int, Point]) -> None:
+    """Let a box's inside run upwards."""
+    _, top, _, height = placed.boxes[number]
+    whole = 2 * top + height + HEADER
+    turned = {number}
+    for box in sorted(placed.opened):
+        level = layout.levels[box]
+        assert level is not None
+        if level.parent in turned:
+            turned.add(box)
+        if box in turned:
+            for kind, what in level.vertices:
+                if kind == "item":
+                    x, y = placed.items[what]
+                    placed.items[what] = x, whole - y - item_sizes[what][1]
+                elif kind == "box":
+                    left, y, width, tall = placed.boxes[what]
+                    placed.boxes[what] = left, whole - y - tall, width, tall
+                    placed.upward.add(what)
+    for link, points in placed.links.items():
+        if layout.routes[link][0][0] in turned:
+            placed.links[link] = [(x, whole - y) for x, y in points]
+
+
+def crossing_points(layout: Layout, placed: Placement, ends: dict[int, tuple[int, int]],
+                    item_sizes: dict[int, Point]) -> dict[int, tuple[Point, Point]]:
+    """For each crossing link whose two items are seen: from the side of one to the side of the other."""
+    found = {}
+    for number in layout.crossings:
+        source, target = ends[number]
+        if source in placed.items and target in placed.items:
+            (x, y), (w, h) = placed.items[source], item_sizes[source]
+            to_x, to_y = placed.items[target]
+            found[number] = (x + w, y + h / 2), (to_x, to_y + item_sizes[target][1] / 2)
+    return found

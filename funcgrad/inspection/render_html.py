@@ -10,7 +10,7 @@ from typing import Any
 
 from funcgrad.inspection import placement
 from funcgrad.inspection.picture import Picture, box_label
-from funcgrad.inspection.render_svg import STYLE
+from funcgrad.inspection.render_svg import MOST_CROSSINGS, STYLE
 
 
 def html(picture: Picture) -> str:
@@ -36,11 +36,11 @@ def _data(picture: Picture) -> dict[str, Any]:
                    {"parent": level.parent, "vertices": level.vertices, "layers": level.layers,
                     "segments": level.segments, "rank": level.rank, "passing": level.passing}
                    for level in layout.levels],
-        "routes": layout.routes,
+        "routes": layout.routes, "crossings": layout.crossings, "both": bool(layout.crossings),
         "links": [[link.source, link.target, link.partial, int(link.active)] for link in picture.folded.links],
         "measures": {"line": placement.LINE, "padding": placement.PADDING, "gapX": placement.GAP_X,
                      "gapY": placement.GAP_Y, "header": placement.HEADER, "rounds": placement.ROUNDS,
-                     "bow": placement.BOW},
+                     "bow": placement.BOW, "crossings": MOST_CROSSINGS},
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from html import escape
 
 from funcgrad.inspection.picture import Picture, Row, box_label
-from funcgrad.inspection.placement import LINE, Placement, Point, place
+from funcgrad.inspection.placement import LINE, Placement, Point, crossing_points, place
 
 MARGIN = 14.0
 _TITLE = 30.0
+#: More crossing lines would hide the picture.
+MOST_CROSSINGS = 80
 
 #: Class by class: light, dark. Values are blue, cotangents orange; shape and words say the same without colour.
 STYLE = """
@@ -20,6 +22,8 @@ STYLE = """
 .item.output{stroke-width:3}.item.inactive{stroke:#afb8c1}.name{font-weight:bold}
 .value{fill:#005f96}.ct{fill:#b04a00}
 .link{fill:none;stroke:#57606a;stroke-width:1.3}.link.inactive{stroke:#afb8c1;stroke-dasharray:4 3}
+
+.crossing{fill:none;stroke:#009e73;stroke-width:1.4;stroke-dasharray:2 4}
 .arrow{fill:#57606a}.partial{fill:#b04a00;font-size:11px;paint-order:stroke;stroke:#fff;stroke-width:4px}
 @media (prefers-color-scheme:dark){.picture{fill:#e6edf3}.paper{fill:#0d1117}.note,.type,.line{fill:#9da7b1}
 .box{stroke:#6e7681;fill:#6e7681}.boxlabel{fill:#d0d7de}.item{fill:#161b22;stroke:#b1bac4}
@@ -41,7 +45,8 @@ def svg(picture: Picture) -> str:
         f'<text class="title" x="{MARGIN}" y="20">{title}</text>',
         f'<text class="note" x="{MARGIN}" y="37">{escape(picture.note)}</text>',
         f'<g transform="translate({max(MARGIN, (width - placed.size[0]) / 2):.0f} {MARGIN + _TITLE})">',
-        *_boxes(picture, placed), *_links(picture, placed), *_items(picture, placed), *_partials(picture, placed),
+        *_boxes(picture, placed), *_crossings(picture, placed), *_links(picture, placed),
+        *_items(picture, placed), *_partials(picture, placed),
         "</g></g></svg>",
     ]
     return "\n".join(parts)
@@ -57,7 +62,8 @@ def _boxes(picture: Picture, placed: Placement) -> list[str]:
         first, second = box_label(box)
         found.append(f'<rect class="box {escape(box.kind)}{"" if opened else " closed"}" x="{x:.1f}" y="{y:.1f}" '
                      f'width="{width:.1f}" height="{height:.1f}" rx="8"/>')
-        found.append(f'<text class="boxlabel" x="{x + 10:.1f}" y="{y + 17:.1f}">{escape(first)}</text>')
+        at = y + height - 8 if opened and number in placed.upward else y + 17
+        found.append(f'<text class="boxlabel" x="{x + 10:.1f}" y="{at:.1f}">{escape(first)}</text>')
         if not opened:
             found.append(f'<text class="type" x="{x + 10:.1f}" y="{y + 34:.1f}">{escape(second)}</text>')
     return found
@@ -91,8 +97,19 @@ def _links(picture: Picture, placed: Placement) -> list[str]:
         found.append(f'<path class="link{inactive}" d="{curve(points, placed.bows.get(number, 0.0))}"/>')
         x, y = points[-1]
         x += placed.bows.get(number, 0.0) * 0.35
-        found.append(f'<path class="arrow" d="M{x:.1f} {y:.1f}l-3.5 -7h7z"/>')
+        back = 7 if points[-1][1] < points[0][1] else -7  # the gradient's program runs upwards
+        found.append(f'<path class="arrow" d="M{x:.1f} {y:.1f}l-3.5 {back}h7z"/>')
     return found
+
+
+def _crossings(picture: Picture, placed: Placement) -> list[str]:
+    """What the gradient's program reads of the function's, as thin lines between the two."""
+    ends = {number: (link.source, link.target) for number, link in enumerate(picture.folded.links) if link.crosses}
+    lines = crossing_points(picture.layout, placed, ends, picture.item_sizes)
+    if len(lines) > MOST_CROSSINGS:
+        return []
+    return [f'<path class="crossing" d="M{x:.1f} {y:.1f}C{x + 40:.1f} {y:.1f} {to_x - 40:.1f} {to_y:.1f} {to_x:.1f} '
+            f'{to_y:.1f}"/>' for (x, y), (to_x, to_y) in lines.values()]
 
 
 def curve(points: list[Point], bow: float = 0.0) -> str:

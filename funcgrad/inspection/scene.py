@@ -14,89 +14,15 @@ from jax.extend.core import primitives as p
 
 from funcgrad.graph import Graph, Node
 from funcgrad.inspection.frames import Frame, user_frames
+from funcgrad.inspection.items import Item, Link, Scene, Scope, without_unread
 from funcgrad.inspection.naming import operand_name, operation_name, own_pullback, value_names
-from funcgrad.inspection.steps import Edge, Run, Step
+from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import applied, backward_text, numbers_text
 from funcgrad.inspection.values import Summary
 
 #: Operations that change nothing when shape and dtype stay the same; a picture leaves them out.
 _CONVERSIONS = {"convert_element_type", "copy", "reshape", "broadcast_in_dim", "copy_p"}
 _LONGEST_TITLE = 34
-
-
-@dataclasses.dataclass(frozen=True)
-class Scope:
-    """One box around an item.
-
-    Attributes:
-      key: what distinguishes it from its neighbours.
-      label: what is written on it.
-      kind: "call" for a function or module, or the primitive that holds the program.
-      offset: how far the function had run; a smaller one than before is another call, or another round of a loop.
-    """
-
-    key: Any
-    label: str
-    kind: str
-    offset: int = 0
-
-
-@dataclasses.dataclass
-class Item:
-    """One operation, input or constant.
-
-    Attributes:
-      kind: "op", "input" or "constant".
-      name: the value's name.
-      title: the operation as one writes it.
-      type, value, ct: in words; empty where unknown.
-      line, expression: of the user's program.
-      forward, backward: the arithmetic of its step in both sweeps.
-      scopes: the boxes around it, outermost first.
-      offset: how far the innermost function had run.
-      active: whether a cotangent can flow through it.
-      output: whether the function returns it.
-      count: how many inputs it stands for.
-      kept: shown although nobody reads it.
-    """
-
-    kind: str
-    name: str
-    title: str
-    type: str = ""
-    value: str = ""
-    ct: str = ""
-    line: str = ""
-    expression: str = ""
-    forward: str = ""
-    backward: tuple[str, ...] = ()
-    scopes: tuple[Scope, ...] = ()
-    offset: int = 0
-    active: bool = True
-    output: bool = False
-    count: int = 1
-    kept: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Link:
-    """A value on its way from one item to another; `slot` is the operand's position, `partial` the local partial."""
-
-    source: int
-    target: int
-    slot: int
-    partial: str = ""
-    active: bool = True
-
-
-@dataclasses.dataclass
-class Scene:
-    """Items in program order, and the links between them."""
-
-    title: str
-    items: list[Item]
-    links: list[Link]
-    left_out: int = 0
 
 
 @dataclasses.dataclass
@@ -111,6 +37,11 @@ class _Program:
     sources: dict[int, tuple[int, ...]]
     position: int = 0
     pending: list[tuple[Graph, Run | None, str, Sequence[int]]] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether it is part of the gradient's program."""
+        return bool(self.scopes) and self.scopes[0].kind == "backward"
 
 
 def build_scene(shown: Graph | Run, everything: bool = False, names: Sequence[str] = ()) -> Scene:
@@ -139,10 +70,21 @@ class _Builder:
 
     def spread(self, graph: Graph, run: Run | None, names: Sequence[str]) -> None:
         """All items of a program and of those inside it."""
-        root = self.program(graph, run, (), list(run.names) if run else value_names(graph, names), {})
+        both = run is not None and any(step.pull for step in run.steps)
+        scopes = (Scope("forward", "forward", "forward"),) if both else ()
+        root = self.program(graph, run, scopes, list(run.names) if run else value_names(graph, names), {})
         for number in graph.inputs:
             root.sources[number] = (self.leaf("input", root, number),)
-        stack = [root]
+        self.drain(root)
+        for value in graph.outputs:
+            for item in root.sources.get(value, ()) if isinstance(value, int) else ():
+                self.items[item].output = True
+        if both and run is not None:
+            self.backward(root, run)
+
+    def drain(self, program: _Program) -> None:
+        """All items of a program and of those inside it."""
+        stack = [program]
         while stack:
             top = stack[-1]
             if top.pending:
@@ -154,9 +96,65 @@ class _Builder:
                 stack.pop()
                 if stack:
                     self.leave(top, stack[-1])
-        for value in graph.outputs:
-            for item in root.sources.get(value, ()) if isinstance(value, int) else ():
-                self.items[item].output = True
+
+    def backward(self, forward: _Program, run: Run) -> None:
+        """The gradient's own program: each operation's backward step, in boxes as on the forward side."""
+        whole = Scope("backward", "backward, from below", "backward")
+        for item in self.items:
+            item.ct, item.backward = "", ()  # they are items of their own
+        cts: dict[int, tuple[int, ...]] = {}
+        for number in dict.fromkeys(v for v in run.graph.outputs if isinstance(v, int)):
+            seed = run.cotangents[number]
+            if seed is not None:
+                cts[number] = (len(self.items),)
+                self.items.append(Item("input", f"ct_{run.names[number]}", "seed", _type(run.graph.avals[number]),
+                                       _words(seed), scopes=(whole,)))
+        for index in range(len(run.steps) - 1, -1, -1):
+            pull = run.steps[index].pull
+            if pull is not None:
+                self.pull(forward, run.graph.nodes[index], pull, whole, cts)
+        for number in run.graph.inputs:
+            for place in cts.get(number, ()):
+                self.items[place].output = True
+        self.links = [dataclasses.replace(link, crosses=self.items[link.source].is_backward !=
+                                          self.items[link.target].is_backward) for link in self.links]
+
+    def pull(self, forward: _Program, node: Node, pull: Pull, whole: Scope, cts: dict[int, tuple[int, ...]]) -> None:
+        """One backward step; where a cotangent has come already, a sum follows."""
+        frames = user_frames(node.source)
+        around = [dataclasses.replace(scope, offset=-scope.offset) for scope in _scopes(frames, forward)[1:]]
+        label = f"pull {operation_name(node)}"
+        graph, first = pull.run.graph, len(self.items)
+        own = Scope(("pull", first), label, "pull", -frames[-1].offset if frames else 0)
+        program = self.program(graph, pull.run, (whole, *around, own), list(pull.run.names), {})
+        given = [forward.sources.get(v, ()) for v in pull.values] + [cts.get(v, ()) for v in pull.cts]
+        program.sources.update(zip(graph.inputs, given, strict=True))
+        targets = [node.operands[slot] for slot in pull.slots]
+        for output, target in zip(graph.outputs, targets, strict=True):
+            if isinstance(output, int) and output not in graph.inputs:
+                program.names[output] = f"ct_{operand_name(target, forward.names)}"
+        self.drain(program)
+        for output, target in zip(graph.outputs, targets, strict=True):
+            arriving = program.sources.get(output, ()) if isinstance(output, int) else ()
+            if isinstance(target, int):
+                cts[target] = self.summed(target, cts.get(target, ()), arriving, forward, (whole, *around))
+        for item in self.items[first:]:
+            item.line, item.offset, item.expression = node.line, own.offset, ""
+
+    def summed(self, target: int, before: tuple[int, ...], arriving: tuple[int, ...], forward: _Program,
+               scopes: tuple[Scope, ...]) -> tuple[int, ...]:
+        """The items of a cotangent after one more contribution."""
+        if not before or not arriving:
+            return before or arriving
+        name = f"ct_{operand_name(target, forward.names)}"
+        total = _words(forward.run.cotangents[target]) if forward.run else ""
+        number = len(self.items)
+        parts = " + ".join(self.items[source].value or self.items[source].name for source in (*before, *arriving))
+        self.items.append(Item("op", name, "sum", _type(forward.graph.avals[target]), total, operation="sum",
+                               scopes=scopes, forward=f"{name} = {parts}{total and f' = {total}'}"))
+        for source in (*before, *arriving):
+            self.links.append(Link(source, number, 0))
+        return (number,)
 
     def program(self, graph: Graph, run: Run | None, scopes: tuple[Scope, ...], names: list[str],
                 sources: dict[int, tuple[int, ...]]) -> _Program:
@@ -215,7 +213,7 @@ class _Builder:
             local = edge.partial if edge is not None else None
             known = local.text if local is not None and local.number is not None else ""
             for source in program.sources.get(operand, ()) if isinstance(operand, int) else ():
-                self.links.append(Link(source, number, slot, known, active))
+                self.links.append(Link(source, number, slot, known, active or program.is_backward))
         for output in node.outputs:
             program.sources[output] = (number,)
 
@@ -251,7 +249,8 @@ def _item(node: Node, step: Step | None, program: _Program, frames: tuple[Frame,
                 _type(program.graph.avals[node.outputs[0]]) if node.outputs else "", line=node.line,
                 expression=frames[-1].expression if frames else "",
                 forward=f"{', '.join(out)} = {applied(operation, names)}", scopes=_scopes(frames, program),
-                offset=frames[-1].offset if frames else 0, active=any(node.active))
+                offset=frames[-1].offset if frames else 0,
+                active=any(node.active) or program.is_backward, operation=str(node.primitive))
     if step is None:
         made.backward = tuple(f"ct_{name} += ∂{out[0]}/∂{name} · ct_{out[0]}" for name, flag in
                               zip(names, node.active, strict=True) if flag) if out else ()
@@ -342,29 +341,3 @@ def _bodies(node: Node, step: Step | None) -> list[tuple[Graph, Run | None, str,
     operands = every if loop is None else (*loop.consts, *every[loop.first:])
     label = f"scan ×{node.params['length']}" if "length" in node.params else operation_name(node)
     return [(graph, None, label, operands)] if len(operands) == len(graph.inputs) else []
-
-
-def without_unread(scene: Scene) -> Scene:
-    """A scene without operations whose results nobody reads, and without constants that only they read."""
-    readers = [0] * len(scene.items)
-    sources: dict[int, list[int]] = {}
-    for link in scene.links:
-        readers[link.source] += 1
-        sources.setdefault(link.target, []).append(link.source)
-    dropped: set[int] = set()
-    pending = [i for i, item in enumerate(scene.items)
-               if not (readers[i] or item.output or item.kept or item.kind == "input")]
-    while pending:
-        index = pending.pop()
-        dropped.add(index)
-        for source in sources.get(index, ()):
-            readers[source] -= 1
-            if not readers[source] and not scene.items[source].output and scene.items[source].kind != "input":
-                pending.append(source)
-    numbers: dict[int, int] = {}
-    for index in range(len(scene.items)):
-        if index not in dropped:
-            numbers[index] = len(numbers)
-    links = [dataclasses.replace(link, source=numbers[link.source], target=numbers[link.target])
-             for link in scene.links if link.source in numbers and link.target in numbers]
-    return Scene(scene.title, [scene.items[i] for i in numbers], links, scene.left_out + len(dropped))

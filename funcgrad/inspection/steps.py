@@ -47,6 +47,7 @@ class Step:
       line: where the user's program was.
       expression: the source text that ran.
       inner: for a program inside the program (`jit`, a taken branch) its own explanation.
+      pull: its backward step as a program, where that was asked for.
     """
 
     operation: str
@@ -57,6 +58,7 @@ class Step:
     line: str
     expression: str
     inner: Run | None = None
+    pull: Pull | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The step in types that JSON has."""
@@ -65,6 +67,22 @@ class Step:
         found = {"operation": self.operation, "outputs": outputs, "operands": [e.to_dict() for e in self.edges],
                  "line": self.line, "expression": self.expression}
         return found if self.inner is None else {**found, "inner": self.inner.to_dict()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pull:
+    """The backward step of one operation as a program of its own.
+
+    Attributes:
+      run: the program with its numbers.
+      values, cts: its inputs: values of the forward program that it reads, then values whose cotangents it is given.
+      slots: for each of its outputs the operand whose cotangent it is.
+    """
+
+    run: Run
+    values: tuple[int, ...]
+    cts: tuple[int, ...]
+    slots: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,32 @@ function place() {
       else if (kind === "box") corners[what] = [left + x - sizes[what][0] / 2, top + y];
     });
   }
-  return {visible, sizes, corners, items, links: linkPoints(visible, inner, corners)};
+  const found = {visible, sizes, corners, items, links: linkPoints(visible, inner, corners), upward: new Set()};
+  for (const number of order) if (data.boxes[number].kind === "backward") turnOver(found, number);
+  return found;
+}
+
+function turnOver(found, number) { // the gradient's program runs upwards
+  const whole = 2 * found.corners[number][1] + found.sizes[number][1] + M.header, turned = new Set([number]);
+  for (const box of [...found.visible].sort((a, b) => a - b)) {
+    if (turned.has(data.levels[box].parent)) turned.add(box);
+    if (!turned.has(box)) continue;
+    for (const [kind, what] of data.levels[box].vertices) {
+      if (kind === "item") found.items[what] = [found.items[what][0], whole - found.items[what][1] - data.items[what].size[1]];
+      else if (kind === "box") { found.corners[what] = [found.corners[what][0], whole - found.corners[what][1] - found.sizes[what][1]]; found.upward.add(what); }
+    }
+  }
+  for (const link of found.links) if (turned.has(data.routes[link.number][0][0])) link.points = link.points.map(([x, y]) => [x, whole - y]);
+}
+
+function crossingText() {
+  const seen = data.crossings.filter((number) => { const [source, target] = data.links[number]; return placed.items[source] && placed.items[target]; });
+  if (seen.length > M.crossings) return "";
+  return seen.map((number) => {
+    const [source, target] = data.links[number], [w, h] = data.items[source].size;
+    const x = placed.items[source][0] + w, y = placed.items[source][1] + h / 2, tx = placed.items[target][0], ty = placed.items[target][1] + data.items[target].size[1] / 2;
+    return `<path class="crossing" data-target="${target}" d="M${x} ${y}C${x + 40} ${y} ${tx - 40} ${ty} ${tx} ${ty}"/>`;
+  }).join("");
 }
 
 function linkPoints(visible, inner, corners) {
@@ -151,7 +176,7 @@ function boxText(number, placed) {
   const fixed = !data.levels[number];
   const action = fixed ? "" : ` tabindex="0" role="button" aria-expanded="${open}"`;
   const sign = fixed ? "" : open ? "− " : "+ ";
-  return `<g class="handle" data-box="${number}"${action} aria-label="${escape(box.label.join(", "))}"><rect class="box ${escape(box.kind)}${open ? "" : " closed"}" x="${x}" y="${y}" width="${w}" height="${h}" rx="8"/><text class="boxlabel" x="${x + 8}" y="${y + 17}">${sign}${escape(box.label[0])}</text>${open ? "" : `<text class="type" x="${x + 8}" y="${y + 34}">${escape(box.label[1])}</text>`}</g>`;
+  return `<g class="handle" data-box="${number}"${action} aria-label="${escape(box.label.join(", "))}"><rect class="box ${escape(box.kind)}${open ? "" : " closed"}" x="${x}" y="${y}" width="${w}" height="${h}" rx="8"/><text class="boxlabel" x="${x + 8}" y="${open && placed.upward.has(number) ? y + h - 8 : y + 17}">${sign}${escape(box.label[0])}</text>${open ? "" : `<text class="type" x="${x + 8}" y="${y + 34}">${escape(box.label[1])}</text>`}</g>`;
 }
 
 function partialText({number, points, bow}) {
@@ -170,9 +195,9 @@ function draw() {
   const boxes = Object.keys(placed.corners).map(Number).filter((n) => n > 0).sort((a, b) => a - b);
   const links = placed.links.map((link) => {
     const [source, target, , active] = data.links[link.number], end = link.points[link.points.length - 1];
-    return `<path class="link${active ? "" : " inactive"}" data-source="${source}" data-target="${target}" d="${curve(link.points, link.bow)}"/><path class="arrow" d="M${end[0] + link.bow * 0.35} ${end[1]}l-3.5 -7h7z"/>`;
+    return `<path class="link${active ? "" : " inactive"}" data-source="${source}" data-target="${target}" d="${curve(link.points, link.bow)}"/><path class="arrow" d="M${end[0] + link.bow * 0.35} ${end[1]}l-3.5 ${end[1] < link.points[0][1] ? 7 : -7}h7z"/>`;
   });
-  scene.innerHTML = boxes.map((n) => boxText(n, placed)).join("") + links.join("") +
+  scene.innerHTML = boxes.map((n) => boxText(n, placed)).join("") + crossingText() + links.join("") +
     Object.entries(placed.items).map(([n, corner]) => itemText(Number(n), corner)).join("") + placed.links.map(partialText).join("");
   showStep();
 }
@@ -248,7 +273,7 @@ function closeAll() { opened.clear(); opened.add(0); draw(); fit(); }
 scene.addEventListener("click", (event) => {
   if (dragged > 4) return;
   const thing = event.target.closest("[data-item]"), handle = event.target.closest("[data-box]");
-  if (thing) { const i = steps.indexOf(Number(thing.dataset.item)); if (i >= 0) { stop(); go(position > steps.length ? 2 * steps.length - i : i + 1); } }
+  if (thing) { const i = steps.indexOf(Number(thing.dataset.item)); if (i >= 0) { stop(); go(position > n ? 2 * n - i : i + 1); } }
   else if (handle) toggle(Number(handle.dataset.box));
 });
 
@@ -259,9 +284,9 @@ const stepOf = new Map(steps.map((number, i) => [number, i]));
 const readers = data.items.map(() => []), homes = {};
 for (const [source, target, , active] of data.links) if (active && stepOf.has(target)) readers[source].push(stepOf.get(target));
 data.levels.forEach((level, box) => level && level.vertices.forEach(([kind, what]) => { if (kind === "item") homes[what] = box; }));
-const n = steps.length;
-let position = 2 * n, timer = 0;
-slider.max = 2 * n;
+const n = steps.length, end = data.both ? n : 2 * n; // with both programs in the picture each is stepped through once
+let position = end, timer = 0;
+slider.max = end;
 
 function current() {
   if (position === 0 || position > 2 * n) return null;
@@ -281,7 +306,7 @@ function showStep() {
   for (const element of scene.querySelectorAll("[data-item]")) {
     const number = Number(element.dataset.item), step = stepOf.get(number);
     const known = step === undefined || step < position;
-    const arrived = back && (readers[number].every((reader) => reader >= reached));
+    const arrived = data.both ? known : back && (readers[number].every((reader) => reader >= reached));
     element.classList.toggle("pending", !known);
     for (const span of element.querySelectorAll(".value")) span.style.visibility = known ? "" : "hidden";
     for (const span of element.querySelectorAll(".ct")) span.style.visibility = arrived ? "" : "hidden";
@@ -298,14 +323,14 @@ function tell(number, back) {
   if (number === null) return `<b>Before the forward sweep.</b> Step on with → or the buttons.\nKeys: ← → step, space play, Home End, + − 0 zoom, shift+arrows pan, e c open and close boxes, Enter on a box.`;
   const item = data.items[number], short = item.expression.length > 90 ? item.expression.slice(0, 89) + "…" : item.expression,
     place = `${escape(item.line)}    ${escape(short)}`;
-  if (!back) return `<b>Forward ${position} of ${n}</b>   ${place}\n${escape(item.forward)}`;
+  if (!back) return `<b>${data.both ? "Step" : "Forward"} ${position} of ${n}</b>   ${place}\n${escape(item.forward)}`;
   const sums = item.backward.length ? item.backward.map(escape).join("\n") : "no cotangent flows through it";
   const done = position === 2 * n ? "   (the sweep is complete)" : "";
   return `<b class="back">Backward ${position - n} of ${n}</b>   ${place}${done}\n${escape(item.forward)}\n${sums}`;
 }
 
 function go(to) {
-  position = Math.min(2 * n, Math.max(0, to));
+  position = Math.min(end, Math.max(0, to));
   showStep();
   const chosen = current(), element = chosen === null ? null : scene.querySelector(shownFor(chosen));
   if (!element) return;
@@ -321,15 +346,15 @@ function stop() { clearInterval(timer); timer = 0; find("play").textContent = "P
 
 function play() {
   if (timer) return stop();
-  if (position >= 2 * n) position = 0;
+  if (position >= end) position = 0;
   find("play").textContent = "Stop";
-  timer = setInterval(() => { go(position + 1); if (position >= 2 * n) stop(); }, 900);
+  timer = setInterval(() => { go(position + 1); if (position >= end) stop(); }, 900);
 }
 
 const buttons = {
   "zoom-in": () => zoom(1.3), "zoom-out": () => zoom(1 / 1.3), fit, "open-all": openAll, "close-all": closeAll, play,
   first: () => { stop(); go(0); }, back: () => { stop(); go(position - 1); },
-  next: () => { stop(); go(position >= 2 * n ? 0 : position + 1); }, last: () => { stop(); go(2 * n); },
+  next: () => { stop(); go(position >= end ? 0 : position + 1); }, last: () => { stop(); go(end); },
 };
 for (const [id, action] of Object.entries(buttons)) find(id).addEventListener("click", action);
 slider.addEventListener("input", () => { stop(); go(Number(slider.value)); });

@@ -175,3 +175,26 @@ def test_edge_cases_are_drawn() -> None:
                           (lambda x: jnp.sum(x), (jnp.zeros((0, 3)),)), (lambda x: x.conj() * x, (1j,))):
         assert explain(program)(*args).draw().svg
         assert draw(make_graph(program)(*args)).html
+
+
+def test_the_gradient_s_own_program_stands_beside_the_function_s() -> None:
+    drawing = explain(product_and_log, backward=True)(2.0, 3.0).draw()
+    texts = visible_texts(drawing.svg)
+    for piece in ("forward", "backward", "pull mul", "ct_x = ct_d / x", "ct_x = ct_c · y", "ct_y = ct_c · x", "3.5"):
+        assert piece in texts
+    assert drawing.svg.count('class="crossing"') == 3  # log reads x; mul reads x and y
+    picture = drawing.picture
+    placed = place(picture.layout, picture.opened, picture.item_sizes, picture.closed_sizes)
+    at = {picture.folded.items[number].name: y for number, (_, y) in placed.items.items()}
+    assert at["x"] < at["e"] and at["ct_e"] > at["ct_y"]  # down on one side, up on the other
+    assert_nothing_overlaps(drawing)
+
+
+@pytest.mark.parametrize("name", ["two_layer", "transformer_block"])
+def test_both_programs_of_a_model_have_the_same_modules(name: str) -> None:
+    loss, params, batch = flax_models.build(name, jax.random.key(0))
+    drawing = explain(lambda params: loss(params, batch), backward=True)(params).draw(limit=400)
+    assert labels(drawing).count("output: Linear") == 2
+    ends = [item.name for item in drawing.picture.folded.items if item.output and item.is_backward]
+    assert len(ends) == len(jax.tree.leaves(params))
+    assert_nothing_overlaps(drawing, set(range(len(drawing.picture.layout.boxes))))

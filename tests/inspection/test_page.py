@@ -143,3 +143,15 @@ def test_the_page_places_things_where_the_still_picture_does(show) -> None:
     assert widths == pytest.approx(wanted.size)
     corners = page.evaluate("placed.items")
     assert {int(n): tuple(xy) for n, xy in corners.items()} == {n: pytest.approx(xy) for n, xy in wanted.items.items()}
+
+
+def test_both_programs_are_stepped_through_once(show) -> None:
+    page = show(explain(product_and_log, backward=True)(2.0, 3.0).draw())
+    page.keyboard.press("Home")
+    told = []
+    for _ in range(7):
+        page.keyboard.press("ArrowRight")
+        told.append(page.inner_text("#story"))
+    assert "ct_x = ct_c · y = 1.0 · 3.0 = 3.0" in "".join(told)
+    assert "ct_x = 0.5 + 3.0 = 3.5" in told[-1]
+    assert page.locator(".crossing").count() == 3

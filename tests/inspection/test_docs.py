@@ -1,0 +1,32 @@
+"""The documentation's examples give what they say, and its pictures are those of the present code."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.inspection.pictures import IMAGES, PICTURES
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.parametrize("page", ["explain.md", "draw.md"])
+def test_examples_give_what_they_say(page: str) -> None:
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    failed, attempted = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=flags, encoding="utf-8")
+    assert attempted and not failed
+
+
+def without_lines(svg: str) -> str:
+    """Without the tooltips, which name lines of files."""
+    return re.sub(r"<title>.*?</title>", "", svg, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["graph_product_and_log", "graph_twice", "graph_gradient"])
+def test_pictures_are_those_of_the_present_code(name: str) -> None:
+    assert without_lines(PICTURES[name]().svg) == without_lines((IMAGES / f"{name}.svg").read_text(encoding="utf-8"))
+
+
+def test_every_picture_is_made_by_a_run() -> None:
+    assert {path.stem for path in IMAGES.glob("graph_*")} == set(PICTURES)

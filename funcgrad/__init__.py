@@ -5,7 +5,9 @@
 12.0
 """
 
+import importlib
 import os
+from typing import Any
 
 from funcgrad import _compat
 from funcgrad.rules.while_loop import checkpoints as while_checkpoints
@@ -27,3 +29,10 @@ __all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "m
 __version__ = "0.1.0"
 
 _compat.hide_frames(os.path.dirname(__file__) + os.sep)
+
+
+def __getattr__(name: str) -> Any:
+    """`explain` and `draw`, imported when first asked for: a gradient alone pays nothing for them."""
+    if name in ("explain", "draw"):
+        return getattr(importlib.import_module("funcgrad.inspection"), name)
+    raise AttributeError(f"module 'funcgrad' has no attribute {name!r}")

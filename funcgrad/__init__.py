@@ -30,9 +30,21 @@ __version__ = "0.1.0"
 
 _compat.hide_frames(os.path.dirname(__file__) + os.sep)
 
+#: Imported when first asked for: a gradient alone pays nothing for them.
+_LAZY = {
+    "explain": "funcgrad.inspection",
+    "draw": "funcgrad.inspection",
+    "check": "funcgrad.crosscheck.check",
+    "check_rule": "funcgrad.crosscheck.rule_battery",
+    "substitute": "funcgrad.crosscheck.substitute",
+    "programs": "funcgrad.crosscheck.programs",
+    "Report": "funcgrad.crosscheck.report",
+    "Row": "funcgrad.crosscheck.report",
+    "Verdict": "funcgrad.crosscheck.report",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`explain` and `draw`, imported when first asked for: a gradient alone pays nothing for them."""
-    if name in ("explain", "draw"):
-        return getattr(importlib.import_module("funcgrad.inspection"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'funcgrad' has no attribute {name!r}")

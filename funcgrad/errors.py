@@ -46,6 +46,10 @@ class ReferenceCutError(TypeError):
     """A value with a gradient was written into a mutable array from outside, which would cut the gradient silently."""
 
 
+class WrongGradientError(AssertionError):
+    """A check found a derivative that is wrong or not finite; the message says which, where and by how much."""
+
+
 def describe(avals: Sequence[Any], active: Sequence[bool]) -> str:
     """``float32[3,3] (active), int32[]`` for a list of avals."""
     words = [aval.str_short() + (" (active)" if flag else "") for aval, flag in zip(avals, active, strict=True)]

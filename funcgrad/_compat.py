@@ -236,9 +236,14 @@ def concrete_or_none(value: Value) -> Any:
 
 def executes_at_once() -> bool:
     """Whether operations run now, on arrays, and nobody asked to see each of them (`disable_jit`, `debug_nans`, …)."""
+    return is_eager(_core.trace_ctx.trace)
+
+
+def is_eager(trace: Any) -> bool:
+    """Whether `trace` computes at once, and nobody asked to see each operation."""
     watched = (_config.disable_jit.value or _config.debug_nans.value or _config.debug_infs.value
                or _config.debug_key_reuse.value)
-    return _core.trace_ctx.trace is eval_trace and not watched
+    return trace is eval_trace and not watched
 
 
 def trace_context() -> Any:

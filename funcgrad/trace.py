@@ -21,6 +21,7 @@ from jax.extend.core import Primitive, TraceTag, set_current_trace, take_current
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
+from funcgrad.bodies import ACTIVE, INACTIVE, Body, find_body, kind_of
 from funcgrad.graph import Literal, Node, Operand, Params, PullbackSpec, carries_gradient
 from funcgrad.interning import intern_params
 from funcgrad.pullback import zeros_like_aval
@@ -113,7 +114,7 @@ class GraphTrace(Trace):
         if not self.mode.constants and not any(self.owns(value) for value in args):
             return self._bind(primitive, args, params)
         if primitive is p.jit_p and (params["inline"] or self.mode.inline):
-            return self._inline(params["jaxpr"], args)
+            return self._inline(params["jaxpr"], args, params["name"])
         if rule is None or rule.kind is MapClass.UNSUPPORTED:
             return self._process_unruled(primitive, rule, args, params)
         if rule.kind is MapClass.HIGHER_ORDER:
@@ -149,9 +150,41 @@ class GraphTrace(Trace):
     def _active(self, args: Sequence[Value]) -> tuple[bool, ...]:
         return tuple(self.owns(value) and self.active[value.number] for value in args)
 
-    def _inline(self, jaxpr: Any, args: Sequence[Value]) -> list[Value]:
+    def _inline(self, jaxpr: Any, args: Sequence[Value], name: str) -> list[Value]:
+        body = self._body(jaxpr, args, name)
+        if body is not None:
+            return self._note_body(body, args)
         with set_current_trace(self):
             return evaluate(jaxpr, args, here=True)
+
+    def _body(self, jaxpr: Any, args: Sequence[Value], name: str) -> Body | None:
+        """What is known of an inlined program that can run whole, here and now; else None."""
+        if self.mode != PLAIN or not _compat.is_eager(self.parent):
+            return None
+        kinds = tuple((ACTIVE if self.active[value.number] else INACTIVE) if self.owns(value) else kind_of(value)
+                      for value in args)
+        if None in kinds or any(self.owns(value) and isinstance(value.value, Tracer) for value in args):
+            return None
+        return find_body(jaxpr, kinds, name)
+
+    def _note_body(self, body: Body, args: Sequence[Value]) -> list[Value]:
+        """Run a body at once, then note its operations as if they had come one by one."""
+        values: dict[int, Value] = dict(enumerate(args))
+        with set_current_trace(self.parent):
+            results = body.program(*map(self.lower, args))
+        computed = dict(zip(body.computed, results, strict=True))
+        for read, written, dtype, weak_type in body.folded:
+            values[written] = _compat.fold_constant(values[read], dtype, weak_type)
+        values |= computed
+        mesh, source = _compat.current_mesh(), _compat.current_source()
+        for step in body.steps:
+            operands = tuple(self.operand(values[v]) if isinstance(v, int) else v for v in step.operands)
+            for v, aval, flag in zip(step.outputs, step.avals, step.out_active, strict=True):
+                values[v] = self.new_tracer(computed[v], aval, flag)
+            numbers = tuple(values[v].number for v in step.outputs)
+            self.nodes.append(Node(step.primitive, step.params, operands, step.active, numbers, step.out_active,
+                                   mesh=mesh, source=source))
+        return [values[v] if isinstance(v, int) else v.value for v in body.outputs]
 
     def _process_first_order(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], params: dict) -> Any:
         lowered = [self.lower(value) for value in args]

@@ -20,7 +20,7 @@ FLOORS = {
     "rule": 1,
     "graph": 2, "interning": 2,
     "planning": 3,
-    "pullback": 4, "tracer": 4,
+    "pullback": 4, "tracer": 4, "bodies": 4,
     "trace": 5,
     "vjp": 6,
     "rules": 7,

@@ -103,7 +103,7 @@ def integer_pow(_out: Aval, x: Array, *, y: int) -> Array | Over | None:
         return Over(x, times(y, lax.integer_pow(x, y)))
     if y == 1:
         return lax.full_like(x, 1)
-    return lax.add(x, x) if y == 2 else times(y, lax.integer_pow(x, y - 1))
+    return times(y, x if y == 2 else lax.integer_pow(x, y - 1))
 
 
 def pow_base(_out: Aval, x: Array, y: Array) -> Array:
@@ -130,7 +130,7 @@ pointwise(p.log1p_p, lambda _out, x, *, accuracy: Over(lax.add(x, const(1, x))))
 pointwise(p.sqrt_p, lambda out, _x, *, accuracy: Over(lax.add(out, out)))
 pointwise(p.rsqrt_p, lambda out, x, *, accuracy: Over(x, times(-0.5, out)))
 pointwise(p.cbrt_p, lambda out, _x, *, accuracy: Over(times(3, lax.square(out))))
-pointwise(p.square_p, lambda _out, x: lax.add(x, x))
+pointwise(p.square_p, lambda _out, x: times(2, x))
 pointwise(p.integer_pow_p, integer_pow)
 pointwise(p.pow_p, pow_base, pow_exponent)
 # Not out (1 - out), nor 1 - out**2 for tanh, which cancel where the function levels off.

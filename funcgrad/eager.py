@@ -8,6 +8,7 @@ structures its further ones are swept operation by operation, and stay so.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 
 from funcgrad import _compat
-from funcgrad.graph import Graph
+from funcgrad.graph import Graph, Literal, Node, Operand, carries_gradient
 from funcgrad.planning import Plan, make_plan
 from funcgrad.pullback import FlatPullback, sweep
 from funcgrad.rules.staging import spread
@@ -52,23 +53,55 @@ def backward(recording: Recording, cts: Sequence[Array | None], fun: Callable[..
 @lru_cache(maxsize=4096)
 def _program(graph: Graph, owner: Hashable) -> Callable[[Recording, Sequence[Array | None]], list[Array | None]] | None:
     """The compiled sweep of a graph, or None when its owner has had its share."""
+    lifted, scalars = lift_scalars(graph)
     seen = _structures(owner)
-    if len(seen) >= STRUCTURES_PER_FUNCTION:
-        return None
-    seen.append(None)
-    plan = make_plan(graph, "everything")
+    if lifted not in seen:
+        if len(seen) >= STRUCTURES_PER_FUNCTION:
+            return None
+        seen.append(lifted)
+    plan = make_plan(lifted, "everything")
 
     def run(recording: Recording, cts: Sequence[Array | None]) -> list[Array | None]:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
-        residuals = tuple(recording.values[v] for v in plan.saved)
-        return _compiled(graph, plan, given)(residuals, tuple(cts[i] for i in given))
+        values = recording.values + scalars
+        residuals = tuple(values[v] for v in plan.saved)
+        return _compiled(lifted, plan, given)(residuals, tuple(cts[i] for i in given))
 
     return run
 
 
+def lift_scalars(graph: Graph) -> tuple[Graph, list[Array]]:
+    """The graph with its real and complex literals as captured values, and those values.
+
+    A rate or a temperature that is a number of Python has another value in each step; the program is the same.
+    """
+    places: dict[Literal, int] = {}
+
+    def lift(operand: Operand) -> Operand:
+        if isinstance(operand, int) or not carries_gradient(operand.aval):
+            return operand
+        return places.setdefault(operand, len(graph.avals) + len(places))
+
+    nodes = tuple(_lift_node(node, lift) for node in graph.nodes)
+    if not places:
+        return graph, []
+    lifted = dataclasses.replace(graph, captured=graph.captured + tuple(places.values()), nodes=nodes,
+                                 avals=graph.avals + tuple(literal.aval for literal in places))
+    return lifted, [literal.value for literal in places]
+
+
+def _lift_node(node: Node, lift: Callable[[Operand], Operand]) -> Node:
+    pullback = node.pullback
+    if pullback is not None:
+        pullback = dataclasses.replace(pullback, leaves=tuple(map(lift, pullback.leaves)))
+    elif all(isinstance(operand, int) for operand in node.operands):
+        return node
+    return dataclasses.replace(node, operands=tuple(map(lift, node.operands)), pullback=pullback)
+
+
 @lru_cache(maxsize=4096)
-def _structures(owner: Hashable) -> list[None]:
-    """One entry for each structure of `owner` that was compiled."""
+def _structures(owner: Hashable) -> list[Graph]:
+    """The structures of `owner` that were compiled."""
     del owner
     return []
 

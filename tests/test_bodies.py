@@ -56,15 +56,16 @@ def test_lines_are_those_of_the_call() -> None:
     assert all("test_bodies.py" in node.line for node in graph)
 
 
-def test_a_body_is_compiled_once_for_all_values() -> None:
+def test_nothing_is_compiled_again_for_another_scalar() -> None:
     def fun(x: jax.Array, factor: float) -> jax.Array:
         return jnp.sum(jnp.sin(x) * factor)
 
-    funcgrad.grad(fun)(MATRIX, 0.5)
+    first = funcgrad.grad(fun)(MATRIX, 0.5)
     with compilations() as compiled:
-        for factor in (0.25, 0.75):
-            funcgrad.grad(fun)(MATRIX * factor, factor)
+        gradients = [funcgrad.grad(fun)(MATRIX, factor) for factor in (0.25, 1.0, 1.5, 2.0)]
     assert compiled == []
+    for gradient, factor in zip(gradients, (0.25, 1.0, 1.5, 2.0), strict=True):
+        np.testing.assert_allclose(gradient, first * factor * 2, rtol=1e-6)
 
 
 def test_a_host_scalar_is_a_literal_of_the_graph() -> None:

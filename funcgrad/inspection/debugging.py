@@ -1,0 +1,258 @@
+"""`debug_nonfinite`: a context in which a gradient that is not finite names the line that it comes from, also in `jit`.
+
+Each transform adds one flag to its program: is anything in the value or the gradient not finite? Where it is, the
+values that the run began with come to the host, and the run is searched there once more, operation by operation, when
+the block ends (a callback must not compute). Under `vmap` the flags come lane by lane, and the lane to blame runs again
+alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from funcgrad import _compat
+from funcgrad.graph import Graph
+from funcgrad.inspection.naming import readable
+from funcgrad.inspection.nonfinite import report_of
+from funcgrad.inspection.origins import Program, bad, search
+from funcgrad.inspection.places import Nonfinite
+from funcgrad.inspection.replay import Inside, all_finite
+from funcgrad.pullback import FlatPullback, recompute
+from funcgrad.tracer import UNKNOWN
+from funcgrad.vjp import Recording
+from funcgrad.watching import WATCHER
+
+Array = Any
+
+
+class NonfiniteError(FloatingPointError):
+    """A value or a gradient is not finite; `report` says where that began."""
+
+    def __init__(self, report: Nonfinite):
+        super().__init__(str(report))
+        self.report = report
+
+
+def debug_nonfinite(report: Callable[[Nonfinite], Any] | None = None) -> Debugging:
+    """A context in which funcgrad's transforms name the line that makes a value or a gradient NaN or infinite.
+
+    Works eagerly, under `jit`, `vmap`, `scan`, `cond` and `while_loop`; functions compiled before are compiled once
+    more, with a flag that tells whether all is finite. Outside the context nothing of it is there. Operations that run
+    at once raise at once; what is found in compiled code is raised when the block ends, or by `check()`.
+
+    Args:
+      report: called with each report, instead of raising the first one.
+
+    Returns:
+      The context. Enter the same object again, and nothing is compiled anew.
+
+    Raises:
+      NonfiniteError: with the report, see `find_nonfinite`.
+
+    >>> import funcgrad, jax, jax.numpy as jnp
+    >>> step = jax.jit(funcgrad.grad(lambda x: jnp.sqrt(x).sum()))
+    >>> with debug_nonfinite(lambda found: print(found.place.sentence)):
+    ...     gradient = step(jnp.array([1.0, 0.0]))
+    the cotangent that sqrt(0.0) gives to its operand, where 1.0 arrives from its result, is inf at index 1
+    """
+    if report is not None and not callable(report):
+        raise TypeError(f"report must be a function of a report, got {report!r}.\nTo fix: pass print, or nothing.")
+    return Debugging(report)
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A place in the program where a sweep is watched: all that is known before it runs.
+
+    Attributes:
+      graph: what is swept.
+      known: numbers of the values that come to the host.
+      recomputed: the nodes that run again there.
+      given: the outputs that have cotangents, which come too.
+      names: of the inputs.
+    """
+
+    graph: Graph
+    known: tuple[int, ...]
+    recomputed: tuple[int, ...]
+    given: tuple[int, ...]
+    names: tuple[str, ...] = ()
+
+    def search(self, arrays: Sequence[Array], inside: tuple[Inside, ...]) -> Nonfinite:
+        """Run again and search."""
+        graph = self.graph
+        known = dict(zip(self.known, arrays, strict=False))
+        seeds: list[Array | None] = [None] * len(graph.outputs)
+        for position, ct in zip(self.given, arrays[len(self.known):], strict=True):
+            seeds[position] = ct
+        recompute(graph, self.recomputed, known)
+        program = Program(graph, [known.get(v) for v in range(len(graph.avals))])
+        return report_of(search(program, seeds), graph.name, self.names, inside)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Debugging(AbstractContextManager):
+    """What `debug_nonfinite` gives back.
+
+    Attributes:
+      report: called with each report; None: raise.
+    """
+
+    report: Callable[[Nonfinite], Any] | None = None
+    _arrived: list[tuple[Site, list[np.ndarray], tuple[Inside, ...]]] = dataclasses.field(default_factory=list)
+    _calls: dict[int, list[bool]] = dataclasses.field(default_factory=dict)
+    _entered: list[ExitStack] = dataclasses.field(default_factory=list)
+
+    def __enter__(self) -> Debugging:
+        stack = ExitStack()
+        stack.enter_context(WATCHER(self))
+        self._entered.append(stack)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._entered.pop().close()
+        if kind is None:
+            self.check()
+
+    def check(self) -> None:
+        """Wait for compiled code to end, and say what was found there; the context's end does so, too.
+
+        Raises:
+          NonfiniteError: unless `report` is told instead.
+        """
+        jax.effects_barrier()
+        arrived, calls = self._arrived[:], dict(self._calls)
+        self._arrived.clear()
+        self._calls.clear()
+        for site, arrays, inside in arrived:
+            flags = calls.get(id(site), [])
+            counted = (Inside("call", site.graph.name, flags.index(True)),) if len(flags) > 1 and any(flags) else ()
+            with WATCHER(None):
+                found = site.search(list(map(_on_device, site_avals(site), arrays)), (*counted, *inside))
+            self._tell(found)
+
+    def _tell(self, found: Nonfinite) -> None:
+        if found.ok:  # the flag was set by something that comes out finite operation by operation
+            found = dataclasses.replace(found, compiled_only=True)
+        if self.report is None:
+            raise NonfiniteError(found)
+        self.report(found)
+
+    # ---- what the transforms call ----
+
+    def swept(self, recording: Recording, seeds: Sequence[Array | None], results: Sequence[Array | None],
+              fun: Callable[..., Any], numbers: Sequence[int], chosen: Sequence[Any]) -> None:
+        """A transform has run a function of its arguments `numbers` and swept it back, or pushed tangents."""
+        graph = recording.graph
+        fixed = {v for node in graph.nodes if not node.rerunnable for v in (*node.outputs, *node.hidden)}
+        known = tuple(sorted({*graph.inputs, *graph.captured} | fixed))
+        again = tuple(i for i, node in enumerate(graph.nodes) if node.rerunnable)
+        given = tuple(i for i, ct in enumerate(seeds) if ct is not None)
+        site = Site(graph, known, again, given, tuple(chosen_names(fun, numbers, chosen)))
+        watched = [*recording.outputs, *results]
+        values = [None if v is UNKNOWN else _compat.concrete_or_none(v) for v in recording.values]
+        if all(value is None or _compat.concrete_or_none(value) is not None for value in watched):
+            with WATCHER(None):
+                if any(bad(_compat.concrete_or_none(value)).any() for value in watched if value is not None):
+                    cts = [None if ct is None else _compat.concrete_or_none(ct) for ct in seeds]
+                    self._tell(report_of(search(Program(graph, values), cts), graph.name, site.names))
+            return
+        self._emit(site, watched, [*(recording.values[v] for v in known), *(seeds[i] for i in given)])
+
+    def pulled(self, flat: FlatPullback, cts: Sequence[Array | None], results: Sequence[Array | None]) -> None:
+        """A pullback was applied to cotangents."""
+        given = tuple(i for i, ct in enumerate(cts) if ct is not None)
+        site = Site(flat.graph, flat.plan.saved, flat.plan.recomputed, given)
+        arrays = [*flat.residuals, *(cts[i] for i in given)]
+        concrete = [_compat.concrete_or_none(array) for array in (*arrays, *results) if array is not None]
+        if all(value is not None for value in concrete):
+            with WATCHER(None):
+                if any(bad(value).any() for value in concrete[len(arrays):]):
+                    self._tell(site.search(concrete[:len(arrays)], ()))
+            return
+        self._emit(site, results, arrays)
+
+    def _emit(self, site: Site, watched: Sequence[Array | None], arrays: Sequence[Array]) -> None:
+        """Put the flag, and the way to the host, into the program that is being traced."""
+        with WATCHER(None):
+            flag = jnp.logical_not(all_finite(watched))
+            numbers = [jax.random.key_data(a) if _compat.is_extended(a.dtype) else a for a in map(jnp.asarray, arrays)]
+            _messenger(self, site, ((),) * len(numbers))(flag, *numbers)
+
+    # ---- on the host ----
+
+    def tick(self, site: Site, flag: Array) -> None:
+        """One more call of a site: in a loop around the transform its number is the step's."""
+        self._calls.setdefault(id(site), []).append(bool(np.any(flag)))
+
+    def arrive(self, site: Site, batched: tuple[tuple[bool, ...], ...], flag: Array, *arrays: Array) -> None:
+        """The values of a run that is not finite; the first of each site is kept."""
+        if any(other is site for other, _, _ in self._arrived):
+            return
+        lane = np.unravel_index(int(np.argmax(np.asarray(flag))), np.shape(flag)) if np.shape(flag) else ()
+        own = [np.asarray(array)[tuple(i for i, has in zip(lane, axes, strict=True) if has)]
+               for array, axes in zip(arrays, batched, strict=True)]
+        self._arrived.append((site, own, tuple(Inside("batch index", number=int(i)) for i in lane)))
+
+
+def _messenger(debugging: Debugging, site: Site, batched: tuple[tuple[bool, ...], ...]) -> Callable[..., None]:
+    """What brings the values to the host if the flag is set; `batched` says which axes of `vmap` each array has."""
+
+    def message(flag: Array, *arrays: Array) -> None:
+        jax.debug.callback(partial(debugging.tick, site), flag)
+
+        def send() -> None:
+            jax.debug.callback(partial(debugging.arrive, site, batched), flag, *arrays)
+
+        lax.cond(jnp.any(flag), send, lambda: None)
+
+    rule = custom_vmap(message)
+
+    @rule.def_vmap
+    def lanes(size: int, mapped: Sequence[bool], flag: Array, *arrays: Array) -> tuple[None, None]:
+        flags = flag if mapped[0] else jnp.broadcast_to(flag, (size, *flag.shape))
+        axes = tuple((bool(has), *before) for has, before in zip(mapped[1:], batched, strict=True))
+        _messenger(debugging, site, axes)(flags, *arrays)
+        return None, None
+
+    return rule
+
+
+def site_avals(site: Site) -> list[Any]:
+    """Types of the arrays that a site sends."""
+    graph = site.graph
+    of_cts = [graph.avals[v] if isinstance(v, int) else v.aval for v in (graph.outputs[i] for i in site.given)]
+    return [*(graph.avals[v] for v in site.known), *of_cts]
+
+
+def _on_device(aval: Any, array: np.ndarray) -> Array:
+    """An array that came to the host, as it was; keys are keys again."""
+    if _compat.is_extended(aval.dtype):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(aval))
+    return jnp.asarray(array)
+
+
+def chosen_names(fun: Callable[..., Any], numbers: Sequence[int], chosen: Sequence[Any]) -> list[str]:
+    """A name for each leaf of the differentiated arguments."""
+    try:
+        parameters = list(inspect.signature(fun).parameters)
+    except (TypeError, ValueError):
+        parameters = []
+    names = []
+    for number, arg in zip(numbers, chosen, strict=True):
+        name = parameters[number] if -len(parameters) <= number < len(parameters) else f"argument{number}"
+        names += [f"{name}{jax.tree_util.keystr(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(arg)]
+    return readable(names)

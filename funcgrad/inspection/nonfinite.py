@@ -1,0 +1,172 @@
+"""`find_nonfinite`: the first operation, with the user's line, that makes a value or a gradient NaN or infinite."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from funcgrad import _compat
+from funcgrad.checks import check_callable
+from funcgrad.graph import carries_gradient
+from funcgrad.inspection.mending import mends
+from funcgrad.inspection.naming import argument_names, value_names
+from funcgrad.inspection.origins import Found, Program, Search, bad, host, innermost, is_elementwise, search
+from funcgrad.inspection.places import Line, Nonfinite, Place
+from funcgrad.inspection.replay import Inside
+from funcgrad.vjp import record_call
+
+Array = Any
+
+
+def find_nonfinite(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Nonfinite:
+    """Where the first NaN or infinity is born that reaches the value or the gradient of a function.
+
+    The function runs once, operation by operation, and its backward sweep after it, with cotangents of one. Programs
+    inside it (`jit`, `scan`, `while_loop`, `cond`, `checkpoint`, custom rules) are opened where they are to blame.
+
+    Args:
+      fun: a function of arrays and pytrees of arrays, as one gives it to `grad`: not the gradient, the function.
+      *args, **kwargs: where it is evaluated; arrays, not tracers. Keyword arguments are not differentiated.
+
+    Returns:
+      A report: what, which operation, which line, which step and index, and what to do. It is false when all is finite.
+
+    Raises:
+      TypeError: when an argument has no value yet, inside `jit` and the like: use `debug_nonfinite` there.
+
+    >>> import jax.numpy as jnp
+    >>> report = find_nonfinite(lambda x: jnp.where(x > 0, jnp.sqrt(x), 0.0).sum(), jnp.array([1.0, 0.0]))
+    >>> report.place.operation, report.place.index
+    ('sqrt', (1,))
+    """
+    check_callable(fun)
+    for leaf in jax.tree.leaves((args, kwargs)):
+        if isinstance(leaf, jax.core.Tracer) and _compat.concrete_or_none(leaf) is None:
+            raise TypeError(
+                "find_nonfinite runs a function with numbers, but was given a value that is still being traced "
+                f"({_compat.typeof(leaf).str_short()}).\nTo fix: call it outside `jit`, `vmap` and `scan`; or use "
+                "`with funcgrad.debug_nonfinite():` around the compiled call.")
+    recording, _ = record_call(partial(fun, **kwargs) if kwargs else fun, args)
+    seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
+             for out, aval in zip(recording.outputs, recording.out_avals, strict=True)]
+    name = getattr(fun, "__name__", type(fun).__name__)
+    return report_of(search(Program.of(recording), seeds), name, argument_names(fun, args))
+
+
+def report_of(found: Search, name: str, arguments: Sequence[str], inside: tuple[Inside, ...] = ()) -> Nonfinite:
+    """The report of a search through a whole function, whose caller is at `inside`."""
+    graph, origin = found.program.graph, found.first
+    name = "λ" if name == "<lambda>" else name
+    if origin is None:
+        return Nonfinite(name)
+    names = value_names(graph, arguments)
+    birth = innermost(found, origin)
+    place = _place(birth, names, inside)
+    leaves = tuple(names[v] for v, flag in zip(graph.inputs, graph.active, strict=True)
+                   if flag and v in found.ct_origins)
+    hidden = None if origin.given or found.in_value is not None else _hider(birth)
+    return Nonfinite(name, place, found.in_value is not None, leaves, hidden, mends(place, hidden))
+
+
+# ---- the place ----
+
+
+def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...]) -> Place:
+    origin, program = birth.origin, birth.search.program
+    graph = program.graph
+    if origin.given:
+        return _given_place(birth, names, inside)
+    node = graph.nodes[origin.index]
+    line = Line.of(node)
+    operand = node.operands[origin.value]
+    number = operand if origin.backward else node.outputs[origin.value]
+    assert isinstance(number, int)
+    array = birth.search.cts[number] if origin.backward else program.read(number)
+    index, text = _first_bad(array)
+    lanes = sum(getattr(entry, "name", "") == "vmap" for entry in getattr(node.source.name_stack, "stack", ()))
+    batch = tuple(Inside("batch index", number=i) for i in index[:lanes])
+    ct = birth.search.cts.get(node.outputs[0]) if origin.backward and is_elementwise(node) else None
+    operands = _operands_at(birth, index) if is_elementwise(node) else ()
+    return Place(line.operation, line.file, line.line, line.function, line.code, line.expression,
+                 "cotangent" if origin.backward else "value", text, index, graph.avals[number].str_short(), operands,
+                 None if ct is None else _element(ct, index), (*inside, *birth.inside, *batch))
+
+
+def _given_place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...]) -> Place:
+    origin, program = birth.origin, birth.search.program
+    graph = program.graph
+    if origin.backward:
+        return Place("the cotangent given to the pullback", phase="input", inside=inside)
+    if origin.value < 0:
+        return Place("a constant in the program", phase="constant", number="not finite", inside=inside)
+    index, text = _first_bad(program.read(origin.value))
+    is_input = origin.value in graph.inputs
+    name = f"the input `{names[origin.value]}`" if is_input else "a constant that the function reads"
+    return Place(name, phase="input" if is_input else "constant", number=text, index=index,
+                 type=graph.avals[origin.value].str_short(), inside=inside)
+
+
+def _first_bad(array: Array) -> tuple[tuple[int, ...], str]:
+    """The index of the first element that is not finite, and what it is."""
+    wrong = bad(array)
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape)) if wrong.shape else ()
+    number = host(array)[index]
+    return index, "nan" if np.isnan(number) else str(number.real if np.isinf(number.real) else number.imag)
+
+
+def _element(array: Array, index: tuple[int, ...]) -> float | None:
+    """The element of an array, or of one that is stretched, as a number."""
+    values = host(array)
+    if values.ndim and values.ndim != len(index):
+        return None
+    number = values[tuple(min(i, size - 1) for i, size in zip(index, values.shape, strict=False))]
+    return None if values.dtype.kind == "c" else float(number)
+
+
+def _operands_at(birth: Found, index: tuple[int, ...]) -> tuple[float, ...]:
+    program = birth.search.program
+    node = program.graph.nodes[birth.origin.index]
+    values = [program.values[v] if isinstance(v, int) else v.value for v in node.operands]
+    found = [None if value is None else _element(value, index) for value in values]
+    return () if any(number is None for number in found) else tuple(found)  # type: ignore[arg-type]
+
+
+# ---- what hides it ----
+
+
+def _hider(birth: Found) -> Line | None:
+    """The first operation after the birth that takes it and gives finite numbers, in this program or one above."""
+    origin = birth.origin
+    node = birth.search.program.graph.nodes[origin.index]
+    levels = [(birth.search, origin.index, node.outputs), *((s, i, s.program.graph.nodes[i].outputs)
+                                                            for s, i in reversed(birth.outer))]
+    for level, index, outputs in levels:
+        found = _hider_after(level, index, set(outputs))
+        if found is not None:
+            return found
+    return None
+
+
+def _hider_after(level: Search, index: int, tainted: set[int]) -> Line | None:
+    graph = level.program.graph
+    for node in graph.nodes[index + 1:]:
+        if not tainted.intersection(v for v in node.operands if isinstance(v, int)):
+            continue
+        if _selects(node):
+            line = Line.of(node)
+            return dataclasses.replace(line, operation=line.operation.removeprefix("jit ").lstrip("_"))
+        tainted.update(node.outputs)
+    return None
+
+
+def _selects(node: Any) -> bool:
+    """Whether an operation can drop one of its operands' numbers."""
+    if str(node.primitive) in ("select_n", "max", "min", "clamp", "argmax", "gather", "dynamic_slice"):
+        return True
+    return str(node.primitive) == "jit" and node.params.get("name") in ("_where", "where", "clip")

@@ -422,3 +422,21 @@ def test_hijax_primitive(kind: Any) -> None:
 
     check(total(f), orders=1)
     close(second(funcgrad.grad, total(f))(X, Y), second(jax.grad, total(f))(X, Y))
+
+
+def test_a_cotangent_of_another_precision_is_converted() -> None:
+    """Mixed precision: the user's backward computes in float32 for a bfloat16 operand, which JAX accepts."""
+    twice = jax.custom_vjp(lambda x: x * 2)
+    twice.defvjp(lambda x: (x * 2, None), lambda residual, ct: (ct.astype(jnp.float32) * 3,))
+    gradient = funcgrad.grad(lambda x: jnp.sum(twice(x)))(jnp.ones(2, jnp.bfloat16))
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gradient.astype(jnp.float32), 3.0)
+
+
+def test_an_operand_kept_by_a_forward_rule_that_closes_over_an_array() -> None:
+    """`jit` hoists the array in front of the operands; what the rule keeps is still the operand."""
+    other = jnp.array([2.0, 3.0])
+    scaled = jax.custom_vjp(lambda x: x * other)
+    scaled.defvjp(lambda x: (x * other, x), lambda x, ct: (ct * x,))
+    point = jnp.array([5.0, 7.0])
+    np.testing.assert_array_equal(funcgrad.grad(lambda x: jnp.sum(jax.jit(scaled)(x)))(point), point)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import primitives as p
 from jax.ref import AbstractRef
 
 from funcgrad import _compat
-from funcgrad.graph import Graph, Params
+from funcgrad.graph import Graph, Params, carries_gradient
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, zeros_like_aval
 from funcgrad.rule import higher_order
@@ -203,17 +204,17 @@ def is_zero(value: Any) -> bool:
 def custom_vjp_forward(active: tuple[bool, ...], *operands: Array, out_trees: Callable, symbolic_zeros: bool,
                        **params: Any) -> tuple[list[Array], Any]:
     """Run the user's forward rule; what it keeps are the leaves of the pullback."""
-    offset = params.get("num_consts", 0)
     if "subfuns" not in params:
         params = p.custom_vjp_call_p.get_bind_params(dict(params, out_trees=out_trees, symbolic_zeros=symbolic_zeros))
     _, fwd, bwd = params["subfuns"]
     results = fwd.call_wrapped(*(entry for pair in zip(operands, active, strict=True) for entry in pair))
     _, res_tree, forwarded = out_trees()
     own = iter(results)
-    kept = [next(own) if index is None else operands[index + offset] for index in forwarded]
+    kept = [next(own) if index is None else operands[index] for index in forwarded]
     outputs = list(own)
     pullback = CustomVJPPullback(
-        BackwardRule.of(bwd, out_trees), symbolic_zeros, active, tuple(map(_compat.typeof, outputs)), tuple(kept))
+        BackwardRule.of(bwd, out_trees), symbolic_zeros, active, tuple(map(_compat.typeof, operands)),
+        tuple(map(_compat.typeof, outputs)), tuple(kept))
     return outputs, pullback
 
 
@@ -250,6 +251,7 @@ class CustomVJPPullback:
     backward: BackwardRule = dataclasses.field(metadata=STATIC)
     symbolic_zeros: bool = dataclasses.field(metadata=STATIC)
     active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
+    in_avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
     out_avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
     residuals: tuple[Array, ...]
 
@@ -257,7 +259,16 @@ class CustomVJPPullback:
         given = [zero_tangent(aval, self.symbolic_zeros) if ct is None else ct
                  for ct, aval in zip(cts, self.out_avals, strict=True)]
         results = self.backward.function.call_wrapped(*self.residuals, *given)
-        return [None if is_zero(ct) or not flag else ct for ct, flag in zip(results, self.active, strict=True)]
+        return [None if is_zero(ct) or not flag else _of_dtype(ct, aval)
+                for ct, flag, aval in zip(results, self.active, self.in_avals, strict=True)]
+
+
+def _of_dtype(ct: Array, aval: Any) -> Array:
+    """A user's cotangent in its operand's dtype: JAX lets a float32 one pass for a bfloat16 operand, and so do we."""
+    if _compat.typeof(ct).dtype == aval.dtype or not carries_gradient(_compat.typeof(ct)):
+        return ct
+    is_real = not jnp.issubdtype(aval.dtype, jnp.complexfloating)
+    return lax.convert_element_type(lax.real(ct) if is_real and jnp.iscomplexobj(ct) else ct, aval.dtype)
 
 
 # ---- programs that are only held: the pullback is the body's ----

@@ -4,9 +4,10 @@ Sources: Giles, "An extended collection of matrix derivative results for forward
 differentiation" (Oxford NA-08-01, 2008), section 3; Wan and Zhang, "Automatic differentiation for complex valued SVD"
 (arXiv:1909.02659) for the complex phases.
 
-Vectors turn into each other at rates 1 / (difference of their values). At an exact tie that rate counts as 0. This is
-right for functions of the space that the tied vectors span (a projector, the polar factor, symmetric functions of the
-values), which do not see the basis in it; no rule can do better, as the cotangents at a tie do not say more.
+Vectors turn into each other at rates 1 / (difference of their values). At a tie that rate counts as 0. This is right
+for functions of the space that the tied vectors span (a projector, the polar factor, symmetric functions of the
+values), which do not see the basis in it; no rule can do better, as the cotangents at a tie do not say more (ADR 6).
+Values that differ by rounding only are tied: their difference is noise, and so is what is divided by it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ from funcgrad.rules.matrix import (
     solve_factored,
     where,
 )
+from funcgrad.zeros import MATRICES
 
 Array = Any
 Aval = Any
 Active = tuple[bool, ...]
 Cotangents = Sequence[Array | None]
+#: Values are tied when they differ by at most so many roundings of the largest: equal ones come out that far apart.
+TIED = 16
+
 
 def _pairs(values: Array) -> tuple[Array, Array]:
     """``values[j]`` and ``values[i]`` at (i, j)."""
@@ -47,17 +52,22 @@ def _pairs(values: Array) -> tuple[Array, Array]:
             lax.broadcast_in_dim(values, shape, (*batch, values.ndim - 1)))
 
 
-def _over(numerator: Array, denominator: Array) -> Array:
-    """numerator / denominator, and 0 where the denominator is 0."""
-    tied = lax.eq(denominator, np.zeros((), denominator.dtype))
+def _over(numerator: Array, denominator: Array, tied: Array | None = None) -> Array:
+    """numerator / denominator, and 0 where it is `tied` (None: where the denominator is 0)."""
+    if tied is None:
+        tied = lax.eq(denominator, np.zeros((), denominator.dtype))
     safe = lax.select(tied, lax.full_like(denominator, 1), denominator)
     quotient = lax.div(numerator, lax.convert_element_type(safe, numerator.dtype))
     return lax.select(tied, lax.full_like(numerator, 0), quotient)
 
 
 def _turning(numerator: Array, values: Array) -> Array:
-    """``numerator[i, j] / (values[j] - values[i])``; zero on the diagonal."""
-    return _over(numerator, lax.sub(*_pairs(values)))
+    """``numerator[i, j] / (values[j] - values[i])``; zero on the diagonal and between values that are tied."""
+    differences, sizes = lax.sub(*_pairs(values)), lax.abs(values)
+    largest = lax.reduce_max(sizes, (sizes.ndim - 1,))
+    rounding = np.array(TIED * np.finfo(sizes.dtype).eps, sizes.dtype)
+    bound = lax.broadcast_in_dim(lax.mul(largest, rounding), differences.shape, tuple(range(largest.ndim)))
+    return _over(numerator, differences, lax.le(lax.abs(differences), bound))
 
 
 def _skew(x: Array) -> Array:
@@ -230,6 +240,6 @@ def _outside(ct: Array, turned: Array, vectors: Array, k: int, full: bool) -> Ar
 
 # ---- the table ----
 
-joint(p.eigh_p, eigh_cotangents, dear=True)
-joint(p.eig_p, eig_cotangents, dear=True)
-joint(p.svd_p, svd_cotangents, dear=True)
+joint(p.eigh_p, eigh_cotangents, dear=True, mixes=MATRICES)
+joint(p.eig_p, eig_cotangents, dear=True, mixes=MATRICES)
+joint(p.svd_p, svd_cotangents, dear=True, mixes=MATRICES)

@@ -70,6 +70,17 @@ def hermitian(*shape: int, imaginary: bool = False) -> Draw:
     return one
 
 
+def with_values(*values: float, imaginary: bool = False) -> Draw:
+    """A Hermitian matrix with these eigenvalues."""
+
+    def one(rng: np.random.Generator) -> Args:
+        shape = (len(values), len(values))
+        q = np.linalg.qr(rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if imaginary else 0))[0]
+        return ((q * np.array(values)) @ q.conj().T,)
+
+    return one
+
+
 def stored(draw: Draw) -> Draw:
     """The one triangle of a Hermitian matrix, NaN-free rubbish in the other."""
     return lambda rng: (np.tril(draw(rng)[0]) + 7 * np.triu(rng.standard_normal(draw(rng)[0].shape), 1),)
@@ -319,6 +330,9 @@ def own_weights(upper_triangle: Sequence[float]) -> np.ndarray:
     return full + np.triu(full, 1).T
 
 
+TIED = ("some values are equal up to rounding, and jax divides by their difference; the result depends on no basis of "
+        "their space, so finite differences are an oracle")
+
 EIGH = (
     Case("eigh", ("eigh",), eigh, hermitian(4, 4), dtypes=LAPACK, boundary=(
         Boundary("empty", (np.zeros((0, 0)),)), Boundary("one by one", (np.array([[-3.0]]),)),
@@ -340,6 +354,10 @@ EIGH = (
         Boundary("two equal", (np.diag([1.0, 1.0, 3.0]),), (own_weights([0, 0, -2.5, 0, -3.5, 0]),),
                  why="dPᵢ₂ = dAᵢ₂ / (1 - 3) for i < 2, and nothing inside the space: weights 3 + 7 and 6 + 8, halved"),
     )),
+    Case("eigh[projector,two equal]", ("eigh",), top_projector, with_values(1, 1, 3), dtypes=LAPACK, orders=1,
+         jax_agrees=False, note=TIED),
+    Case("eigh[complex,projector,two equal]", ("eigh",), top_projector, with_values(1, 1, 3, 4, imaginary=True),
+         dtypes=LAPACK, orders=1, jax_agrees=False, note=TIED),
     Case("eigh[complex,projector]", ("eigh",), top_projector, hermitian(3, 3, imaginary=True), dtypes=LAPACK),
     Case("eigh[logarithm]", ("eigh",), spectral_function, hermitian(4, 4), dtypes=LAPACK),
 )
@@ -426,6 +444,10 @@ SVD = (
                  (np.array([[0, -2 / 3, -2.0], [2 / 3, 0, -2.0], [2.0, 2.0, 0]]),),
                  why="the same formula: no sum of two singular values is zero"),
     )),
+    Case("svd[polar,all equal]", ("svd",), polar, with_values(1, 1, 1, 1), dtypes=LAPACK, orders=1, jax_agrees=False,
+         note=TIED),
+    Case("svd[complex,polar,two equal]", ("svd",), polar, with_values(2, 1, 1, imaginary=True), dtypes=LAPACK, orders=1,
+         jax_agrees=False, note=TIED),
     Case("svd[complex,polar]", ("svd",), polar, spread(3, 2, imaginary=True), dtypes=LAPACK),
 )
 

@@ -15,10 +15,10 @@ from tests.cases.scatter import NOT_UNIQUE
 
 Array = Any
 FULL = ("float32", "float64")
-I = np.array([3, -1, 3])  # noqa: E741
+I = np.array([3, -1, 3], np.int32)  # noqa: E741  (int64 would be kept by JAX from x64 mode on)
 MASK = np.array([True, False, True, False, True])
-IDS = np.array([0, 2, -1, 2, 7])
-EVERY_ID = np.array([0, 2, 1, 2, 7])
+IDS = np.array([0, 2, -1, 2, 7], np.int32)
+EVERY_ID = np.array([0, 2, 1, 2, 7], np.int32)
 
 
 def read(label: str, fun: Callable[[Array], Array]) -> Case:
@@ -43,13 +43,13 @@ def segments(primitive: str, label: str, fun: Callable[..., Array], ids: np.ndar
 CASES: tuple[Case, ...] = (
     read("x[i]", lambda x: x[I]),
     read("x[traced i]", lambda x: x[jnp.argmax(x, 0)]),
-    read("x[i, j]", lambda x: x[I, np.array([0, -2, 0])]),
+    read("x[i, j]", lambda x: x[I, np.array([0, -2, 0], np.int32)]),
     read("x[:, i]", lambda x: x[:, I]),
     read("x[mask]", lambda x: x[MASK]),
     read("x[i, None, ::-2]", lambda x: x[I, None, ::-2]),
-    read("take,clip", lambda x: jnp.take(x, np.array([1, 7, -9]), 0, mode="clip")),
-    read("take,fill", lambda x: jnp.take(x, np.array([1, 7, -9]), 0, mode="fill", fill_value=0)),
-    read("take,wrap", lambda x: jnp.take(x, np.array([1, 7, -9]), 0, mode="wrap")),
+    read("take,clip", lambda x: jnp.take(x, np.array([1, 7, -9], np.int32), 0, mode="clip")),
+    read("take,fill", lambda x: jnp.take(x, np.array([1, 7, -9], np.int32), 0, mode="fill", fill_value=0)),
+    read("take,wrap", lambda x: jnp.take(x, np.array([1, 7, -9], np.int32), 0, mode="wrap")),
     read("take_along_axis", lambda x: jnp.take_along_axis(x, np.array([[0, -1, 2], [1, 1, 1]] * 2 + [[0, 0, 3]]), 1)),
     read("vmap of x[i]", lambda x: jax.vmap(lambda row, i: row[i])(x, np.array([0, 3, 1, 1, 2]))),
     Case("dynamic_slice[x[-1] traced]", ("dynamic_slice",), lambda x, i: x[i], lambda rng: (

@@ -23,9 +23,10 @@ from funcgrad.transforms import (
     value_and_grad,
     vjp,
 )
+from funcgrad.zeros import strong_zeros
 
 __all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "value_and_grad", "vjp",
-           "while_checkpoints"]
+           "strong_zeros", "while_checkpoints"]
 __version__ = "0.1.0"
 
 _compat.hide_frames(os.path.dirname(__file__) + os.sep)

@@ -18,7 +18,9 @@ from funcgrad import _compat, errors
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.planning import Plan
 from funcgrad.rule import MapClass, VJPRule, lookup
+from funcgrad.tracer import UNKNOWN, GraphTracer
 from funcgrad.trees import structure_difference
+from funcgrad.zeros import strong_zeros, zeros_are_strong
 
 Array = Any
 Read = Callable[[int], Array]
@@ -97,6 +99,9 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
     Raises:
       RuleError: when a rule gives cotangents that do not fit.
     """
+    if zeros_are_strong() and any(isinstance(ct, GraphTracer) and ct.value is UNKNOWN for ct in cts):
+        with strong_zeros(False):  # recorded to be transposed: where cotangents have no values, none is known as zero
+            return sweep(graph, read, cts)
     pending: dict[int, Array] = {}
     _accumulate(pending, graph.outputs, cts)
     for node in reversed(graph.nodes):
@@ -183,6 +188,7 @@ class Pullback:
     out_tree: Any = dataclasses.field(metadata={"static": True})
     in_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     out_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
+    strong_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __call__(self, ct: Any, *more: Any) -> Any:
         """Apply the transposed Jacobian.
@@ -203,7 +209,8 @@ class Pullback:
                 f"returned, got {1 + len(more)} arguments.\nTo fix: pass a tuple if the function returned a tuple."
             )
         leaves = self._checked(ct)
-        with jax.named_scope(f"pullback({self.flat.graph.name})"):  # what a profile shows
+        # what a profile shows; and zeros are as strong as where the pullback was made, wherever it is called
+        with jax.named_scope(f"pullback({self.flat.graph.name})"), strong_zeros(self.strong_zeros):
             cts = self._pulled(leaves)
         full = [materialize(ct, aval) for ct, aval in zip(cts, self.in_avals, strict=True)]
         return jax.tree.unflatten(self.in_tree, full)

@@ -31,6 +31,7 @@ from typing import Any
 from jax import lax
 from jax.extend.core import Primitive
 
+from funcgrad import zeros
 from funcgrad.errors import DuplicateRuleError
 
 Array = Any
@@ -112,6 +113,7 @@ class VJPRule:
       kind: the class of the map.
       functions: one for each operand (None: never a cotangent), or a single one for `joint` and `higher_order`.
       dear: recomputing the primitive costs more than keeping its outputs.
+      mixes: for a `closed_form` or `joint` map, which cotangents meet in one result (see `funcgrad.zeros`).
       reason: why it is unsupported, or a note for the table.
       error: what JAX raises for an unsupported primitive; our error is one of those too.
     """
@@ -123,6 +125,7 @@ class VJPRule:
     reason: str = ""
     error: type[Exception] = NotImplementedError
     kept: tuple[Kept, ...] = ()
+    mixes: str = zeros.EVERYTHING
 
     @property
     def forward(self) -> Callable[..., Any]:
@@ -161,19 +164,39 @@ class VJPRule:
           operands: values, or avals where `keeps` says so.
           params: the primitive's params.
         """
+        if self.kind is MapClass.POINTWISE:
+            partials = self.partials(active, out, operands, params)
+            weighted = _weighted_strongly if zeros.zeros_are_strong() else _weighted
+            return [None if partial is None else weighted(ct, partial, operand)
+                    for partial, operand in zip(partials, operands, strict=True)]
+        if zeros.zeros_are_strong() and (self.kind is MapClass.BILINEAR or self.mixes == zeros.PRODUCTS):
+            leading = (out,) if self.kind is MapClass.CLOSED_FORM else ()
+            return [
+                zeros.contraction(_after(function, leading), ct, operands, params) if flag and function is not None
+                else None
+                for flag, function in zip(active, self.functions, strict=True)
+            ]
+        results = self._general(active, ct, out, operands, params)
+        if not zeros.zeros_are_strong() or self.kind is MapClass.LINEAR:
+            return results
+        cts = ct if isinstance(ct, tuple) else (ct,)
+        return [zeros.elsewhere(cts, result, self.mixes, params) for result in results]
+
+    def _general(self, active: Sequence[bool], ct: Any, out: Any, operands: Sequence[Any],
+                 params: dict[str, Any]) -> Sequence[Array | None]:
         if self.kind is MapClass.JOINT:
             (function,) = self.functions
             assert function is not None
             return function(tuple(active), ct, out, *operands, **params)
-        if self.kind is MapClass.POINTWISE:
-            partials = self.partials(active, out, operands, params)
-            return [None if partial is None else _weighted(ct, partial, operand)
-                    for partial, operand in zip(partials, operands, strict=True)]
         leading = (ct, out) if self.kind is MapClass.CLOSED_FORM else (ct,)
         return [
             function(*leading, *operands, **params) if flag and function is not None else None
             for flag, function in zip(active, self.functions, strict=True)
         ]
+
+
+def _after(function: Callable[..., Any], leading: tuple) -> Callable[..., Any]:
+    return lambda ct, *operands, **params: function(ct, *leading, *operands, **params)
 
 
 def _weighted(ct: Array, partial: Array | Over, operand: Array) -> Array:
@@ -184,6 +207,17 @@ def _weighted(ct: Array, partial: Array | Over, operand: Array) -> Array:
     if partial.denominator.shape == operand.shape:  # a stretched denominator: one small division after the sum
         return lax.div(unbroadcast(scaled, operand), partial.denominator)
     return unbroadcast(lax.div(scaled, partial.denominator), operand)
+
+
+def _weighted_strongly(ct: Array, partial: Array | Over, operand: Array) -> Array:
+    """As `_weighted`, in the same order; 0 where `ct` is."""
+    if not isinstance(partial, Over):
+        return unbroadcast(zeros.product(ct, partial), operand)
+    scaled = ct if partial.numerator is None else zeros.product(ct, partial.numerator)
+    if partial.denominator.shape == operand.shape:
+        counted = ct if ct.shape == operand.shape else unbroadcast(zeros.counted(ct), operand)
+        return zeros.quotient(counted, unbroadcast(scaled, operand), partial.denominator)
+    return unbroadcast(zeros.quotient(ct, scaled, partial.denominator), operand)
 
 
 # Rules are frozen and few, activity masks are short: the cache stays small.
@@ -241,9 +275,10 @@ def rules() -> dict[Primitive, VJPRule]:
     return dict(_RULES)
 
 
-def _register(primitive: Primitive, kind: MapClass, functions: tuple, dear: bool) -> VJPRule:
+def _register(primitive: Primitive, kind: MapClass, functions: tuple, dear: bool,
+              mixes: str = zeros.EVERYTHING) -> VJPRule:
     kept = tuple(_kept(function, kind) for function in functions)
-    return register(VJPRule(primitive, kind, functions, dear=dear, kept=kept))
+    return register(VJPRule(primitive, kind, functions, dear=dear, kept=kept, mixes=mixes))
 
 
 def constant(*primitives: Primitive) -> None:
@@ -267,17 +302,18 @@ def bilinear(primitive: Primitive, *transposes: Callable | None) -> VJPRule:
     return _register(primitive, MapClass.BILINEAR, transposes, True)
 
 
-def closed_form(primitive: Primitive, *vjps: Callable | None, dear: bool = False) -> VJPRule:
+def closed_form(primitive: Primitive, *vjps: Callable | None, dear: bool = False,
+                mixes: str = zeros.EVERYTHING) -> VJPRule:
     """Register a general map, ``(ct, out, *operands, **params) -> ct of operand i``."""
-    return _register(primitive, MapClass.CLOSED_FORM, vjps, dear)
+    return _register(primitive, MapClass.CLOSED_FORM, vjps, dear, mixes)
 
 
-def joint(primitive: Primitive, vjp: Callable, dear: bool = False) -> VJPRule:
+def joint(primitive: Primitive, vjp: Callable, dear: bool = False, mixes: str = zeros.EVERYTHING) -> VJPRule:
     """Register a map whose cotangents share work or whose operands vary in number.
 
     ``vjp(active, ct, out, *operands, **params)`` gives one cotangent (or None) for each operand.
     """
-    return _register(primitive, MapClass.JOINT, (vjp,), dear)
+    return _register(primitive, MapClass.JOINT, (vjp,), dear, mixes)
 
 
 def higher_order(primitive: Primitive, forward: Callable, dear: bool = False) -> VJPRule:

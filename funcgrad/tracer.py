@@ -1,4 +1,4 @@
-"""Floor 4: the traced value. It carries the value itself, so the user cannot tell it from a number."""
+"""Floor 3: the traced value. It carries the value itself, so the user cannot tell it from a number."""
 
 from __future__ import annotations
 

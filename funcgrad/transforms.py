@@ -27,6 +27,8 @@ from funcgrad.graph import Graph
 from funcgrad.pullback import materialize
 from funcgrad.trees import canonical_argnums, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
+from funcgrad.zeros import check_flag
+from funcgrad.zeros import strong_zeros as zeros_in_force
 
 Argnums = int | Sequence[int]
 
@@ -37,7 +39,8 @@ __all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "m
 
 
 def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-         allow_int: bool = False, reduce_axes: Sequence[Any] = ()) -> Callable[..., Any]:
+         allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
+         strong_zeros: bool | None = None) -> Callable[..., Any]:
     """A function that computes the gradient of a scalar function; drop-in for ``jax.grad``.
 
     Args:
@@ -47,6 +50,8 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
       holomorphic: whether `fun` is complex differentiable; then inputs and output must be complex.
       allow_int: whether integer inputs are allowed; their gradient has dtype float0.
       reduce_axes: must be empty; JAX no longer uses it either.
+      strong_zeros: whether a zero cotangent stays zero, whatever the local partial is: 0 * inf = 0, 0 * NaN = 0. None:
+        as in the context `funcgrad.strong_zeros`, which is off by default.
 
     Returns:
       A function of the same arguments: the gradient, of the structure, shapes and dtypes of the argument (a tuple of
@@ -58,7 +63,8 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
     >>> float(grad(lambda x: x**3)(2.0))
     12.0
     """
-    value_and_gradient = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, reduce_axes)
+    value_and_gradient = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, reduce_axes,
+                                        strong_zeros=strong_zeros)
 
     @functools.wraps(fun, updated=())
     def gradient(*args: Any, **kwargs: Any) -> Any:
@@ -69,7 +75,8 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
 
 
 def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-                   allow_int: bool = False, reduce_axes: Sequence[Any] = ()) -> Callable[..., tuple[Any, Any]]:
+                   allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
+                   strong_zeros: bool | None = None) -> Callable[..., tuple[Any, Any]]:
     """A function that computes a scalar function and its gradient; drop-in for ``jax.value_and_grad``.
 
     Args, Raises: see `grad`.
@@ -84,6 +91,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
     check_callable(fun)
+    check_flag(strong_zeros)
     numbers = canonical_argnums(argnums)
 
     @functools.wraps(fun, updated=())
@@ -95,7 +103,8 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         out = jax.tree.unflatten(recording.out_tree, recording.outputs)
         check_scalar(out)
         check_outputs("grad", out, holomorphic)
-        with jax.named_scope(f"pullback({recording.graph.name})"):  # what a profile shows
+        # what a profile shows
+        with jax.named_scope(f"pullback({recording.graph.name})"), zeros_in_force(strong_zeros):
             cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
         gradient = jax.tree.unflatten(in_tree, _materialized(recording, cts))
         value = (out, recording.aux) if has_aux else out
@@ -113,7 +122,7 @@ def _materialized(recording: Recording, cts: Sequence[Any]) -> list[Any]:
 
 
 def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-           allow_int: bool = False) -> Callable[..., Any]:
+           allow_int: bool = False, *, strong_zeros: bool | None = None) -> Callable[..., Any]:
     """The Jacobian, row by row, by reverse mode; drop-in for ``jax.jacrev``.
 
     Args: see `grad`; `fun` may return any pytree of arrays.
@@ -126,13 +135,14 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     [[2.0, 0.0], [0.0, 4.0]]
     """
     check_callable(fun)
+    check_flag(strong_zeros)
     numbers = canonical_argnums(argnums)
 
     @functools.wraps(fun, updated=())
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_inputs("jacrev", chosen, holomorphic, allow_int)
-        out, pullback, *aux = vjp(partial, *chosen, has_aux=has_aux)
+        out, pullback, *aux = vjp(partial, *chosen, has_aux=has_aux, strong_zeros=strong_zeros)
         check_outputs("jacrev", out, holomorphic)
         rows = jax.vmap(pullback)(_standard_basis(out))
         example = chosen[0] if isinstance(numbers, int) else chosen
@@ -145,15 +155,16 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
 
 
 def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
-           holomorphic: bool = False) -> Callable[..., Any]:
+           holomorphic: bool = False, *, strong_zeros: bool | None = None) -> Callable[..., Any]:
     """The Jacobian, column by column, by forward mode; drop-in for ``jax.jacfwd``.
 
-    Args, Returns: see `jacrev`.
+    Args, Returns: see `jacrev`. With `strong_zeros` a zero tangent stays zero.
 
     >>> jacfwd(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
     [[2.0, 0.0], [0.0, 4.0]]
     """
     check_callable(fun)
+    check_flag(strong_zeros)
     numbers = canonical_argnums(argnums)
 
     @functools.wraps(fun, updated=())
@@ -165,7 +176,8 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
         if holomorphic:
             check_outputs("jacfwd", out, holomorphic)
         push = _tangents_of(recording)
-        columns = jax.vmap(lambda basis: push(jax.tree.leaves(basis)), out_axes=-1)(_standard_basis(chosen))
+        with zeros_in_force(strong_zeros):
+            columns = jax.vmap(lambda basis: push(jax.tree.leaves(basis)), out_axes=-1)(_standard_basis(chosen))
         columns = jax.tree.unflatten(recording.out_tree, columns)
         example = chosen[0] if isinstance(numbers, int) else chosen
         result = jax.tree.map(lambda leaf, column: _split_columns(example, leaf, column), out, columns)
@@ -175,14 +187,16 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
 
 
 def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
-            holomorphic: bool = False) -> Callable[..., Any]:
+            holomorphic: bool = False, *, strong_zeros: bool | None = None) -> Callable[..., Any]:
     """The Hessian as a dense array, forward mode over reverse mode; drop-in for ``jax.hessian``.
+
+    Args: see `grad`; `strong_zeros` is for both modes.
 
     >>> hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
     """
-    return jacfwd(jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic), argnums, has_aux=has_aux,
-                  holomorphic=holomorphic)
+    jacobian = jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, strong_zeros=strong_zeros)
+    return jacfwd(jacobian, argnums, has_aux=has_aux, holomorphic=holomorphic, strong_zeros=strong_zeros)
 
 
 def _standard_basis(tree: Any) -> Any:
@@ -232,7 +246,7 @@ def _converted_like_input(array: Any, leaf: Any) -> Any:
 
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any],
-        has_aux: bool = False) -> tuple[Any, ...]:
+        has_aux: bool = False, *, strong_zeros: bool | None = None) -> tuple[Any, ...]:
     """The value of ``fun(*primals)`` and its derivative along `tangents`; drop-in for ``jax.jvp``.
 
     It is the vjp of the vjp: the pullback is linear, so its transpose needs no values of the cotangents.
@@ -242,6 +256,7 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
       primals: tuple or list, where it is evaluated.
       tangents: tuple or list of the same structure, shapes and dtypes (float0 for integers).
       has_aux: whether `fun` returns a pair whose second element is not differentiated.
+      strong_zeros: whether a zero tangent stays zero, whatever the local partial is; None: as the context says.
 
     Returns:
       ``(out, tangent)``, or ``(out, tangent, aux)``.
@@ -257,7 +272,8 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     check_callable(fun)
     leaves = check_tangents(primals, tangents)
     recording, _ = record_call(fun, tuple(primals), has_aux)
-    out_tangents = _tangents_of(recording)(leaves)
+    with zeros_in_force(strong_zeros):
+        out_tangents = _tangents_of(recording)(leaves)
     out = jax.tree.unflatten(recording.out_tree, recording.outputs)
     result = (out, jax.tree.unflatten(recording.out_tree, out_tangents))
     return (*result, recording.aux) if has_aux else result
@@ -275,13 +291,15 @@ def _tangents_of(recording: Recording) -> Callable[[Sequence[Any]], list[Any]]:
     return tangents_of
 
 
-def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *,
+        strong_zeros: bool | None = None) -> Any:
     """The product of the Hessian of a scalar function with `tangents`, forward mode over reverse mode.
 
     Args:
       fun: returns a real scalar.
       primals: tuple or list, where the Hessian is taken.
       tangents: tuple or list, what it is multiplied with.
+      strong_zeros: see `grad` and `jvp`.
 
     Returns:
       A tuple of the structure of `primals`; for a single primal, that one product.
@@ -289,8 +307,8 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     >>> float(hvp(lambda x: x**3, (2.0,), (1.0,)))
     12.0
     """
-    gradient = grad(fun, tuple(range(len(primals))), allow_int=True)
-    _, product = jvp(gradient, primals, tangents)
+    gradient = grad(fun, tuple(range(len(primals))), allow_int=True, strong_zeros=strong_zeros)
+    _, product = jvp(gradient, primals, tangents, strong_zeros=strong_zeros)
     return product[0] if len(primals) == 1 else product
 
 

@@ -19,6 +19,8 @@ from funcgrad.graph import Graph, Operand, carries_gradient
 from funcgrad.planning import Policy, make_plan
 from funcgrad.pullback import FlatPullback, Pullback, sweep, zeros_like_aval
 from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
+from funcgrad.zeros import strong_zeros as zeros_in_force
+from funcgrad.zeros import zeros_are_strong
 
 Array = Any
 
@@ -132,7 +134,7 @@ def _canonical_output(leaf: Any, name: str) -> Any:
 
 
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (),
-        policy: Policy = "minimal") -> Any:
+        policy: Policy = "minimal", strong_zeros: bool | None = None) -> Any:
     """The value of ``fun(*primals)`` and its pullback.
 
     Args:
@@ -141,6 +143,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
       has_aux: whether `fun` returns a pair whose second element is not differentiated.
       reduce_axes: must be empty; JAX no longer uses it either.
       policy: what the pullback keeps, see `funcgrad.planning.make_plan`.
+      strong_zeros: whether the pullback keeps zero cotangents zero, see `funcgrad.strong_zeros`; None: as the context.
 
     Returns:
       ``(out, pullback)``, or ``(out, pullback, aux)``. ``pullback(ct)`` gives a tuple with one cotangent for each of
@@ -160,8 +163,10 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     check_callable(fun)
     recording, in_tree = record_call(fun, primals, has_aux)
     graph = recording.graph
+    with zeros_in_force(strong_zeros):
+        strong = zeros_are_strong()
     pullback = Pullback(recording.pullback(policy), in_tree, recording.out_tree,
-                        tuple(graph.avals[: len(graph.inputs)]), tuple(recording.out_avals))
+                        tuple(graph.avals[: len(graph.inputs)]), tuple(recording.out_avals), strong)
     out = jax.tree.unflatten(recording.out_tree, recording.outputs)
     return (out, pullback, recording.aux) if has_aux else (out, pullback)
 

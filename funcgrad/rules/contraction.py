@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 
 from funcgrad._compat import ragged_dot_general_p, scaled_dot_p
 from funcgrad.rule import bilinear, closed_form, unsupported
+from funcgrad.zeros import PRODUCTS
 
 Array = Any
 Aval = Any
@@ -300,7 +301,7 @@ def conv_rhs(ct: Array, lhs: Array, _rhs: Aval, *, window_strides: Any, padding:
 
 bilinear(p.dot_general_p, dot_general_lhs, dot_general_rhs)
 bilinear(p.conv_general_dilated_p, conv_lhs, conv_rhs)
-closed_form(ragged_dot_general_p, ragged_dot_lhs, ragged_dot_rhs, None, dear=True)
+closed_form(ragged_dot_general_p, ragged_dot_lhs, ragged_dot_rhs, None, dear=True, mixes=PRODUCTS)
 unsupported(
     scaled_dot_p,
     reason="its arithmetic is the platform's own block-scaled product, for which JAX defines no "

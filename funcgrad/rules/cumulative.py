@@ -12,6 +12,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad.rule import closed_form, linear
 from funcgrad.vjp import vjp
+from funcgrad.zeros import AXES
 
 Array = Any
 Aval = Any
@@ -100,7 +101,7 @@ def cummin_operand(ct: Array, _out: Aval, x: Array, *, axis: int, reverse: bool)
 
 
 linear(p.cumsum_p, cumsum_operand)
-closed_form(p.cumprod_p, cumprod_operand)
-closed_form(p.cumlogsumexp_p, cumlogsumexp_operand)
-closed_form(p.cummax_p, cummax_operand)
-closed_form(p.cummin_p, cummin_operand)
+closed_form(p.cumprod_p, cumprod_operand, mixes=AXES)
+closed_form(p.cumlogsumexp_p, cumlogsumexp_operand, mixes=AXES)
+closed_form(p.cummax_p, cummax_operand, mixes=AXES)
+closed_form(p.cummin_p, cummin_operand, mixes=AXES)

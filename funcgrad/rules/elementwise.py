@@ -14,6 +14,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.rule import Over, closed_form, constant, joint, linear, pointwise, unbroadcast
+from funcgrad.zeros import ELEMENTS, MOVES
 
 Array = Any
 Aval = Any
@@ -250,7 +251,7 @@ pointwise(
     lambda _out, x, _y, *, out_dtype: mul_factor(x, out_dtype),
 )
 pointwise(p.div_p, lambda _out, _x, y: Over(y), lambda out, _x, y: Over(lax.neg(y), out))
-closed_form(p.rem_p, lambda ct, _out, _x, _y: unbroadcast(ct, _x), rem_divisor)
+closed_form(p.rem_p, lambda ct, _out, _x, _y: unbroadcast(ct, _x), rem_divisor, mixes=ELEMENTS)
 
 # ---- absolute value and sign ----
 
@@ -283,8 +284,8 @@ def sign_vjp(ct: Array, _out: Aval, x: Array) -> Array | None:
     return lax.complex(lax.mul(imag, turn), lax.mul(real, turn))
 
 
-closed_form(p.abs_p, abs_vjp)
-closed_form(p.sign_p, sign_vjp)
+closed_form(p.abs_p, abs_vjp, mixes=ELEMENTS)
+closed_form(p.sign_p, sign_vjp, mixes=ELEMENTS)
 
 # ---- selection ----
 
@@ -331,4 +332,4 @@ def _chosen(which: Array, index: int, count: int) -> Array:
 pointwise(p.max_p, lambda _out, x, y: larger(x, y), lambda _out, x, y: larger(y, x))
 pointwise(p.min_p, lambda _out, x, y: larger(y, x), lambda _out, x, y: larger(x, y))
 pointwise(p.clamp_p, clamp_min, clamp_operand, clamp_max)
-joint(p.select_n_p, select_n)
+joint(p.select_n_p, select_n, mixes=MOVES)

@@ -20,6 +20,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad.pullback import zeros_like_aval
 from funcgrad.rule import joint, linear
+from funcgrad.zeros import MOVES
 
 Array = Any
 Aval = Any
@@ -66,5 +67,5 @@ def dynamic_update_slice_vjp(active: tuple[bool, ...], ct: Array, _out: Aval, _o
 
 
 linear(p.gather_p, gather_operand, None)
-joint(p.dynamic_slice_p, dynamic_slice_vjp)
-joint(p.dynamic_update_slice_p, dynamic_update_slice_vjp)
+joint(p.dynamic_slice_p, dynamic_slice_vjp, mixes=MOVES)
+joint(p.dynamic_update_slice_p, dynamic_update_slice_vjp, mixes=MOVES)

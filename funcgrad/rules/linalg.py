@@ -44,6 +44,7 @@ from funcgrad.rules.matrix import (
     where,
     widened,
 )
+from funcgrad.zeros import MATRICES
 
 Array = Any
 Aval = Any
@@ -314,17 +315,17 @@ def symmetric_product_offset(ct: Array, _out: Aval, _a: Aval, _c: Aval, *, alpha
 
 constant(linalg.lu_pivots_to_permutation_p)
 
-closed_form(p.cholesky_p, cholesky_operand, dear=True)
-joint(linalg.cholesky_update_p, cholesky_update_cotangents, dear=True)
-joint(p.triangular_solve_p, triangular_solve_cotangents, dear=True)
+closed_form(p.cholesky_p, cholesky_operand, dear=True, mixes=MATRICES)
+joint(linalg.cholesky_update_p, cholesky_update_cotangents, dear=True, mixes=MATRICES)
+joint(p.triangular_solve_p, triangular_solve_cotangents, dear=True, mixes=MATRICES)
 joint(p.tridiagonal_solve_p, tridiagonal_solve_cotangents, dear=True)
-closed_form(p.lu_p, lu_operand, dear=True)
-closed_form(p.qr_p, qr_operand, dear=True)
-closed_form(_compat.geqrf_p, geqrf_operand, dear=True)
-closed_form(_compat.geqp3_p, geqp3_operand, None, dear=True)
-joint(p.householder_product_p, householder_product_cotangents, dear=True)
-joint(linalg.ormqr_p, ormqr_cotangents, dear=True)
-closed_form(linalg.symmetric_product_p, symmetric_product_matrix, symmetric_product_offset, dear=True)
+closed_form(p.lu_p, lu_operand, dear=True, mixes=MATRICES)
+closed_form(p.qr_p, qr_operand, dear=True, mixes=MATRICES)
+closed_form(_compat.geqrf_p, geqrf_operand, dear=True, mixes=MATRICES)
+closed_form(_compat.geqp3_p, geqp3_operand, None, dear=True, mixes=MATRICES)
+joint(p.householder_product_p, householder_product_cotangents, dear=True, mixes=MATRICES)
+joint(linalg.ormqr_p, ormqr_cotangents, dear=True, mixes=MATRICES)
+closed_form(linalg.symmetric_product_p, symmetric_product_matrix, symmetric_product_offset, dear=True, mixes=MATRICES)
 
 unsupported(p.schur_p, reason="the Schur form is not unique: its 2 by 2 blocks, the order of the eigenvalues and the "
             "phases of the vectors are LAPACK's choice and jump; jax.grad refuses it too")

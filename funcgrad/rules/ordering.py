@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.rule import closed_form, higher_order
+from funcgrad.zeros import MOVES
 
 Array = Any
 Aval = Any
@@ -80,5 +81,5 @@ def approx_top_k_operand(cts: tuple, outs: tuple, _x: Aval, *, k: int, reduction
 
 
 higher_order(p.sort_p, sort_forward, dear=True)
-closed_form(p.top_k_p, top_k_operand, dear=True)
-closed_form(p.approx_top_k_p, approx_top_k_operand, dear=True)
+closed_form(p.top_k_p, top_k_operand, dear=True, mixes=MOVES)
+closed_form(p.approx_top_k_p, approx_top_k_operand, dear=True, mixes=MOVES)

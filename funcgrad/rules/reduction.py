@@ -13,6 +13,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad.rule import closed_form, constant, joint, linear
 from funcgrad.vjp import vjp
+from funcgrad.zeros import AXES
 
 Array = Any
 Aval = Any
@@ -137,8 +138,8 @@ def reduce_operands(active: tuple, cts: tuple, _outs: tuple, *operands: Array, c
 
 
 linear(p.reduce_sum_p, reduce_sum_operand)
-closed_form(p.reduce_prod_p, reduce_prod_operand)
-closed_form(p.reduce_max_p, extremum_operand)
-closed_form(p.reduce_min_p, extremum_operand)
+closed_form(p.reduce_prod_p, reduce_prod_operand, mixes=AXES)
+closed_form(p.reduce_max_p, extremum_operand, mixes=AXES)
+closed_form(p.reduce_min_p, extremum_operand, mixes=AXES)
 joint(p.reduce_p, reduce_operands)
 constant(p.reduce_and_p, p.reduce_or_p, p.reduce_xor_p, p.argmax_p, p.argmin_p)

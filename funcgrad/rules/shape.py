@@ -11,6 +11,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.rule import joint, linear
+from funcgrad.zeros import MOVES
 
 Array = Any
 Aval = Any
@@ -202,6 +203,6 @@ linear(p.slice_p, slice_operand)
 linear(p.pad_p, pad_operand, pad_value)
 linear(lax.split_p, split_operand)
 linear(lax.unstack_p, unstack_operand)
-joint(p.concatenate_p, concatenate_operands)
-joint(lax.stack_p, stack_operands)
-joint(p.device_put_p, device_put_operands)
+joint(p.concatenate_p, concatenate_operands, mixes=MOVES)
+joint(lax.stack_p, stack_operands, mixes=MOVES)
+joint(p.device_put_p, device_put_operands, mixes=MOVES)

@@ -1,0 +1,203 @@
+"""A closer look at a gradient on which JAX and funcgrad differ, or in which a custom rule is met for the first time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcgrad.crosscheck.report import Row, Verdict
+from funcgrad.crosscheck.substitute_agreement import is_compared, widened
+from funcgrad.crosscheck.substitute_session import SIDE, Side, Suspect
+from funcgrad.transforms import hessian, vjp
+
+Array = Any
+#: JAX's own, whatever stands under their names in a block.
+JAX_VJP: Any = jax.vjp
+JAX_HESSIAN: Any = jax.hessian
+
+#: Roundings allowed: of the element, and of what one last place of every input does to it.
+ROUNDINGS = 8.0
+#: How often the inputs are moved by one last place.
+NUDGES = 4
+
+
+def judge(suspect: Suspect) -> tuple[Verdict, tuple[Row, ...]]:
+    """The verdict on a gradient, and rows for what is to be reported.
+
+    First the conditioning: how far each element moves when the inputs move by their last place. What that does not
+    explain is looked at operation by operation, with `funcgrad.check`.
+    """
+    call = suspect.call
+    with jax.enable_x64(call.x64), _without_debugging():
+        if suspect.function is None:
+            return _without_function(suspect)
+        try:
+            excess = _Excess.of(suspect) if suspect.differs else None
+            if suspect.differs and excess is None:
+                return Verdict.MATCH, ()
+            return _blame(suspect, excess)
+        except Exception as error:
+            if suspect.differs:
+                return _without_function(suspect, f" ({type(error).__name__}: {error})")
+            words = f"the custom rules in it could not be judged: {type(error).__name__}: {error}"
+            return Verdict.UNSUPPORTED, (call.row(Verdict.UNSUPPORTED, words),)
+
+
+@contextlib.contextmanager
+def _without_debugging() -> Iterator[None]:
+    """Nudged inputs may be NaN on purpose."""
+    with jax.debug_nans(False), jax.debug_infs(False):
+        yield
+
+
+# ---- conditioning ----
+
+
+@dataclasses.dataclass(frozen=True)
+class _Excess:
+    """The element that differs most beyond what rounding explains."""
+
+    path: str
+    found: complex
+    wanted: complex
+    allowed: float
+
+    @staticmethod
+    def of(suspect: Suspect) -> _Excess | None:
+        """The worst element, None when rounding explains them all."""
+        spread = conditioning(lambda primals: _derivative(suspect, primals, Side.JAX), suspect)
+        worst: tuple[float, _Excess] | None = None
+        paths = _paths(suspect)
+        for path, mine, theirs, moved in zip(paths, suspect.found, suspect.wanted, spread, strict=True):
+            found, wanted = widened(mine, np).ravel(), widened(theirs, np).ravel()
+            allowed = _allowed(np.asarray(theirs), moved).ravel()
+            with np.errstate(invalid="ignore", over="ignore"):
+                error = np.abs(found - wanted)
+                ratio = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0.0,
+                                 np.where(np.isfinite(error), error / allowed, np.inf))
+            if ratio.size and (top := int(np.argmax(ratio))) is not None and ratio[top] > 1.0:
+                index = list(map(int, np.unravel_index(top, np.shape(theirs))))
+                place = f"cotangent of {path}{index if index else ''}"
+                if worst is None or ratio[top] > worst[0]:
+                    worst = ratio[top], _Excess(place, found[top].item(), wanted[top].item(), float(allowed[top]))
+        return None if worst is None else worst[1]
+
+
+def _allowed(wanted: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    info = jnp.finfo(wanted.dtype)
+    size = np.abs(widened(wanted, np))
+    return ROUNDINGS * (float(info.eps) * np.where(np.isfinite(size), size, 0.0) + moved) + float(info.tiny)
+
+
+def conditioning(derivative: Callable[[Any], Sequence[Array]], suspect: Suspect) -> list[np.ndarray]:
+    """How far each element of the derivative moves when all inputs move by one last place."""
+    rng = np.random.default_rng(0)
+    centre = [widened(leaf, np) for leaf in derivative(suspect.primals)]
+    moved = [np.zeros(leaf.shape) for leaf in centre]
+    for _draw in range(NUDGES):
+        primals = jax.tree.map(lambda leaf: _nudged(leaf, rng), suspect.primals)
+        near = [widened(leaf, np) for leaf in derivative(primals)]
+        with np.errstate(invalid="ignore"):
+            moved = [np.fmax(m, np.abs(a - b)) for m, a, b in zip(moved, near, centre, strict=True)]
+    return [np.where(np.isfinite(m), m, 0.0) for m in moved]
+
+
+def _nudged(leaf: Any, rng: np.random.Generator) -> Any:
+    dtype = getattr(leaf, "dtype", None)
+    if isinstance(leaf, float | complex):
+        leaf = jnp.asarray(leaf)
+    elif dtype is None or not is_compared(leaf):
+        return leaf
+    signs = rng.choice([-1.0, 1.0], np.shape(leaf))
+    return jnp.asarray(widened(leaf, np) * (1 + signs * float(jnp.finfo(leaf.dtype).eps)), dtype=leaf.dtype)
+
+
+def _derivative(suspect: Suspect, primals: Any, side: Side) -> list[Array]:
+    """The compared leaves of one side's answer."""
+    theirs = side is Side.JAX
+    assert suspect.function is not None
+    with SIDE(side):
+        if suspect.ct is None:
+            result = (JAX_HESSIAN if theirs else hessian)(suspect.function, tuple(range(len(primals))))(*primals)
+        else:
+            result = (JAX_VJP if theirs else vjp)(suspect.function, *primals)[1](suspect.ct)
+    return [leaf for leaf in jax.tree.leaves(result) if is_compared(leaf)]
+
+
+def _paths(suspect: Suspect) -> list[str]:
+    """Names of the compared leaves: ``primals[0]['w']``."""
+    named = [(f"primals{jax.tree_util.keystr(path)}", leaf)
+             for path, leaf in jax.tree.leaves_with_path(suspect.primals)]
+    inexact = [name for name, leaf in named if is_compared(np.asarray(leaf) if not hasattr(leaf, "dtype") else leaf)]
+    count = len(suspect.wanted)
+    return inexact if len(inexact) == count else [f"leaf {i} of the derivative" for i in range(count)]
+
+
+# ---- blame ----
+
+
+def _blame(suspect: Suspect, excess: _Excess | None) -> tuple[Verdict, tuple[Row, ...]]:
+    """What the cross-checker says of the function at these primals, with this cotangent."""
+    check = importlib.import_module("funcgrad.crosscheck.check").check
+    with SIDE(Side.JAX):
+        report = check(_weighed(suspect), *suspect.primals, order=1 if suspect.ct is not None else 2)
+    wrong = tuple(row for row in report.rows if row.verdict is Verdict.WRONG)
+    if wrong:
+        return Verdict.WRONG, wrong
+    if excess is None:
+        return Verdict.MATCH, ()
+    if any(row.verdict is Verdict.CONVENTION for row in report.rows):
+        return Verdict.CONVENTION, ()
+    return _difference(suspect, excess, "the two gradients differ by more than rounding explains, though no single "
+                       "operation is to blame")
+
+
+def _weighed(suspect: Suspect) -> Callable[..., Any]:
+    """The function as a scalar: its output weighed with the cotangent that occurred."""
+    function, weights = suspect.function, jax.tree.leaves(suspect.ct)
+    assert function is not None
+    if suspect.ct is None:
+        return function
+
+    def weighed(*primals: Any) -> Any:
+        total: Any = 0.0
+        for leaf, ct in zip(jax.tree.leaves(function(*primals)), weights, strict=True):
+            if is_compared(ct):
+                total = total + jnp.real(jnp.sum(leaf * jnp.asarray(ct)))
+        return total
+
+    weighed.__name__ = suspect.call.name
+    return weighed
+
+
+def _difference(suspect: Suspect, excess: _Excess, reason: str) -> tuple[Verdict, tuple[Row, ...]]:
+    row = suspect.call.row(
+        Verdict.WRONG, reason, cotangent=excess.path, oracle="jax against funcgrad", ours=excess.found,
+        theirs=excess.wanted, allowed=excess.allowed,
+        error_rel=abs(excess.found - excess.wanted) / max(abs(excess.wanted), 1e-300))
+    return Verdict.WRONG, (row,)
+
+
+def _without_function(suspect: Suspect, why: str = "") -> tuple[Verdict, tuple[Row, ...]]:
+    """A verdict from the two answers alone: wrong where they have hardly a digit in common."""
+    for path, mine, theirs in zip(_paths(suspect), suspect.found, suspect.wanted, strict=True):
+        found, wanted = widened(mine, np), widened(theirs, np)
+        coarse = float(np.sqrt(float(jnp.finfo(theirs.dtype).eps)))
+        with np.errstate(invalid="ignore"):
+            allowed = coarse * (np.abs(wanted) + np.max(np.abs(wanted), initial=0.0))
+            far = ~((np.abs(found - wanted) <= allowed) | (found == wanted) | (np.isnan(found) & np.isnan(wanted)))
+        if np.any(far):
+            index = tuple(np.argwhere(far)[0])
+            excess = _Excess(f"cotangent of {path}{list(map(int, index)) or ''}", found[index].item(),
+                             wanted[index].item(), float(allowed[index]))
+            return _difference(suspect, excess, "the two gradients differ; the function could not be run again to see "
+                               f"where{why}")
+    words = f"the gradients differ in their last digits; the function could not be run again to judge that{why}"
+    return Verdict.UNSUPPORTED, (suspect.call.row(Verdict.UNSUPPORTED, words),)

@@ -20,6 +20,7 @@ from funcgrad.rule import higher_order
 from funcgrad.rules.staging import BodyKind, assemble, spread, stage_backward, stage_forward
 from funcgrad.trace import UNKNOWN, evaluate, is_transposed
 from funcgrad.vjp import record_linear
+from funcgrad.zeros import EVERYTHING, elsewhere, zeros_are_strong
 
 Array = Any
 STATIC = {"static": True}
@@ -259,8 +260,9 @@ class CustomVJPPullback:
         given = [zero_tangent(aval, self.symbolic_zeros) if ct is None else ct
                  for ct, aval in zip(cts, self.out_avals, strict=True)]
         results = self.backward.function.call_wrapped(*self.residuals, *given)
-        return [None if is_zero(ct) or not flag else _of_dtype(ct, aval)
-                for ct, flag, aval in zip(results, self.active, self.in_avals, strict=True)]
+        results = [None if is_zero(ct) or not flag else _of_dtype(ct, aval)
+                   for ct, flag, aval in zip(results, self.active, self.in_avals, strict=True)]
+        return [elsewhere(cts, ct, EVERYTHING, {}) for ct in results] if zeros_are_strong() else results
 
 
 def _of_dtype(ct: Array, aval: Any) -> Array:

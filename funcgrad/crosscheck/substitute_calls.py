@@ -21,7 +21,7 @@ from jax.extend.core import take_current_trace
 from funcgrad import _compat
 from funcgrad.crosscheck.report import Verdict
 from funcgrad.crosscheck.substitute_agreement import first_sight, is_compared
-from funcgrad.crosscheck.substitute_rules import Rule, rules_called
+from funcgrad.crosscheck.substitute_rules import Rule, rules_called, rules_in
 from funcgrad.crosscheck.substitute_session import SIDE, Call, Record, Side, Suspect
 from funcgrad.eager import backward
 from funcgrad.errors import MissingRuleError
@@ -169,22 +169,21 @@ class _About:
 def checked_vjp(record: Record, fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> Any:
     """What ``jax.vjp`` gives, its pullback compared with funcgrad's whenever it is called."""
     about = _About(record, call_of(fun))
-    ours, failure = None, None
-    with record.timed(), SIDE(Side.FUNCGRAD), rules_called() as rules:
+    recording, failure = None, None
+    with record.timed(), SIDE(Side.FUNCGRAD), rules_called() as heard:
         try:  # first, so that what the function leaves behind in Python's world is of JAX's run
             recording, in_tree = record_call(fun, primals, has_aux)
-            ours = _Live(recording, in_tree, fun)
         except Exception as error:  # the user's own errors come again from JAX
             failure = error
     with SIDE(Side.JAX):
         out, theirs, *aux = JAX_VJP(fun, *primals, has_aux=has_aux)
-    if ours is None or failure is not None:
+    if recording is None:
         unsupported(about, failure)
         return out, theirs, *aux
     with record.timed(), SIDE(Side.JAX):
-        about = dataclasses.replace(about, rules=record.unjudged(rules))
+        about = dataclasses.replace(about, rules=record.unjudged([*heard, *rules_in(recording.graph)]))
         program = program_of(_without_aux(fun) if has_aux else fun, primals)
-    return out, CheckedPullback(theirs, ours, program, about), *aux
+    return out, CheckedPullback(theirs, _Live(recording, in_tree, fun), program, about), *aux
 
 
 def checked_hessian(record: Record, fun: Callable[..., Any], argnums: Any, has_aux: bool, options: dict[str, Any],
@@ -218,7 +217,8 @@ def _without_aux(fun: Callable[..., Any]) -> Callable[..., Any]:
 def call_of(fun: Callable[..., Any], kind: str = "vjp") -> Call:
     """Where the user's program is now, and what it differentiates."""
     name = getattr(inspect.unwrap(fun), "__name__", type(fun).__name__)
-    return Call(name, _compat.source_line(_compat.current_source()), kind, jax.dtypes.canonicalize_dtype(np.float64).itemsize == 8)
+    x64 = jax.dtypes.canonicalize_dtype(np.float64).itemsize == 8
+    return Call(name, _compat.source_line(_compat.current_source()), kind, x64)
 
 
 def unsupported(about: _About, error: Exception | None) -> None:
@@ -247,7 +247,7 @@ def compare(about: _About, program: Program, ct: Any, found: Any, wanted: Any) -
         return
     differs, nonfinite = first_sight(list(map(np.asarray, mine)), list(map(np.asarray, theirs)), np)
     if differs or about.rules:
-        record.suspect(Suspect(call, program.closed(), program.primals, ct, mine, theirs, bool(differs)), about.rules)
+        record.suspect(Suspect(call, program.closed(), program.primals, ct, mine, theirs, bool(differs), about.rules))
     else:
         record.count(Verdict.NONFINITE if nonfinite else Verdict.MATCH)
 
@@ -299,8 +299,7 @@ def _heard_of_a_suspect(about: _About, program: Program, packing: _Packing, diff
         return
     primals, consts, ct, mine, theirs = packing.unpacked(list(map(np.asarray, arrays)))
     closed = dataclasses.replace(program, consts=consts).closed()
-    suspect = Suspect(about.call, closed, primals, ct, mine, theirs, bool(differs))
-    about.record.suspect(suspect, about.rules)
+    about.record.suspect(Suspect(about.call, closed, primals, ct, mine, theirs, bool(differs), about.rules))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

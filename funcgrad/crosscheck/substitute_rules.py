@@ -4,20 +4,78 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
-_LISTENER: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar("funcgrad custom rules", default=None)
+from funcgrad.graph import Graph
+
+_LISTENER: contextvars.ContextVar[list[Rule] | None] = contextvars.ContextVar("funcgrad custom rules", default=None)
+#: JAX's own rules are in the tables of our tests.
+_JAX = os.path.dirname(jax.__file__) + os.sep
+_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A custom rule: where its primal body stands. One that is made anew in each call is one rule."""
+
+    name: str
+    file: str
+    line: int
+
+    def matches(self, patterns: tuple[str, ...]) -> bool:
+        """Whether the function's name, or ``path/of/file.py:name``, is one of these shell patterns."""
+        return any(fnmatch(text, pattern) for pattern in patterns for text in (self.name, f"{self.file}:{self.name}"))
+
+
+# ---- rules in programs ----
+
+# JAX's programs are many and long-lived; what is found in them goes when they go.
+_FOUND: WeakKeyDictionary[Any, tuple[Rule, ...]] = WeakKeyDictionary()
+
+
+def rules_in(graph: Graph) -> tuple[Rule, ...]:
+    """The rules in the programs that a graph's nodes hold."""
+    return tuple(rule for node in graph.nodes for value in node.params.values() for rule in _rules_of(value))
+
+
+def _rules_of(value: Any) -> tuple[Rule, ...]:
+    if isinstance(value, ClosedJaxpr):
+        return _rules_of(value.jaxpr)
+    if isinstance(value, tuple | list):
+        return tuple(rule for inner in value for rule in _rules_of(inner))
+    if not isinstance(value, Jaxpr):
+        return ()
+    found = _FOUND.get(value)
+    if found is None:
+        found = _FOUND[value] = tuple(dict.fromkeys(rule for eqn in value.eqns for rule in _rules_of_equation(eqn)))
+    return found
+
+
+def _rules_of_equation(eqn: Any) -> Iterator[Rule]:
+    if eqn.primitive.name in _CUSTOM:
+        about = eqn.params["call_jaxpr"].jaxpr.debug_info
+        if not str(about.func_filename).startswith(_JAX):
+            yield Rule(about.func_name, str(about.func_filename), int(about.func_lineno or 0))
+    for value in eqn.params.values():
+        yield from _rules_of(value)
+
+
+# ---- rules that are called directly ----
 
 
 @contextlib.contextmanager
-def rules_called() -> Iterator[list[Any]]:
+def rules_called() -> Iterator[list[Rule]]:
     """A list that grows with each custom rule that is called in this block and in this thread."""
-    found: list[Any] = []
+    found: list[Rule] = []
     token = _LISTENER.set(found)
     try:
         yield found
@@ -25,49 +83,35 @@ def rules_called() -> Iterator[list[Any]]:
         _LISTENER.reset(token)
 
 
-def heard(custom: Any) -> None:
+def _heard(custom: Any) -> None:
     """A `custom_jvp` or `custom_vjp` function is being called."""
     listener = _LISTENER.get()
     if listener is None:
         return
     function = inspect.unwrap(custom.fun)
-    if str(getattr(function, "__module__", "")).split(".")[0] != "jax":  # its own are in the tables of our tests
-        listener.append(Rule.of(function))
-
-
-class Rule(tuple):
-    """A custom rule: its module, its qualified name, and the code of its primal body."""
-
-    __slots__ = ()
-
-    @staticmethod
-    def of(function: Callable[..., Any]) -> Rule:
-        """The rule of a function; one that is made anew in each call is one rule."""
-        name = getattr(function, "__qualname__", type(function).__qualname__)
-        return Rule((f"{getattr(function, '__module__', '')}.{name}", getattr(function, "__code__", None)))
-
-    def matches(self, patterns: tuple[str, ...]) -> bool:
-        """Whether ``module.name`` is one of these shell patterns."""
-        return any(fnmatch(self[0], pattern) for pattern in patterns)
+    code = getattr(function, "__code__", None)
+    file, line = (code.co_filename, code.co_firstlineno) if code else (getattr(function, "__module__", ""), 0)
+    if not file.startswith(_JAX):
+        listener.append(Rule(getattr(function, "__name__", type(function).__name__), file, line))
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
     """While this block is open, calls of custom rules are heard."""
-    kinds = (jax.custom_jvp, jax.custom_vjp)
+    kinds: tuple[Any, ...] = (jax.custom_jvp, jax.custom_vjp)
     before = [kind.__call__ for kind in kinds]
 
     def told(call: Callable[..., Any]) -> Callable[..., Any]:
         def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-            heard(self)
+            _heard(self)
             return call(self, *args, **kwargs)
 
         return __call__
 
     for kind, call in zip(kinds, before, strict=True):
-        kind.__call__ = told(call)  # type: ignore[method-assign]
+        kind.__call__ = told(call)
     try:
         yield
     finally:
         for kind, call in zip(kinds, before, strict=True):
-            kind.__call__ = call  # type: ignore[method-assign]
+            kind.__call__ = call

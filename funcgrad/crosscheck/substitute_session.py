@@ -103,6 +103,7 @@ class Suspect:
       ct: cotangent of its output; None for a Hessian.
       found, wanted: funcgrad's answer and JAX's, flat.
       differs: whether the two differ at first sight.
+      rules: the custom rules in it that were not judged yet.
     """
 
     call: Call
@@ -112,6 +113,7 @@ class Suspect:
     found: Sequence[Any]
     wanted: Sequence[Any]
     differs: bool
+    rules: tuple[Rule, ...] = ()
 
 
 Judge = Callable[[Suspect], tuple[Verdict, tuple[Row, ...]]]
@@ -132,6 +134,7 @@ class Record:
         self._counts = dict.fromkeys(("taken", *map(str, Verdict)), 0)
         self._added = 0.0
         self._rows: list[Row] = []
+        self._page = 0
         self._waiting: dict[Call, list[Suspect]] = {}
         self._more: dict[Call, int] = {}
         self._kept: dict[tuple[Call, bool], int] = {}
@@ -171,9 +174,12 @@ class Record:
             with self.timed():
                 judged = [self._judge(suspect) for suspect in suspects]
             with self._lock:
-                for verdict, rows in judged:
+                for suspect, (verdict, rows) in zip(suspects, judged, strict=True):
                     self._counts[verdict] += 1
-                    self._rows += [row for row in rows if row not in self._rows]
+                    for row in rows:
+                        self.note(row)
+                    if verdict is Verdict.WRONG:  # and so is every later gradient through them
+                        self._judged_rules.difference_update(suspect.rules)
                 found = [verdict for verdict, _rows in judged] + [self._worst.get(call, Verdict.MATCH)]
                 self._worst[call] = min(found, key=_GRAVITY.index)
                 self._counts[self._worst[call]] += more
@@ -195,17 +201,27 @@ class Record:
                 self._counts[verdict] += 1
 
     def note(self, row: Row) -> None:
-        """A row, once for each place and reason."""
+        """A row, once on each page."""
         with self._lock:
-            if row not in self._rows:
+            if row not in self._rows[self._page:]:
                 self._rows.append(row)
 
-    def suspect(self, suspect: Suspect, rules: Sequence[Rule] = ()) -> None:
+    def turn_page(self) -> tuple[Row, ...]:
+        """The rows since this was last called. What is wrong again from now on is reported again."""
+        self.settle()
+        with self._lock:
+            rows = tuple(self._rows[self._page:])
+            self._page = len(self._rows)
+            self._kept.clear()
+            self._worst.clear()
+            return rows
+
+    def suspect(self, suspect: Suspect) -> None:
         """Keep a gradient for `settle`; of many that differ in one place the first few stand for all."""
         call = suspect.call
         with self._lock:
             self._counts["taken"] += 1
-            self._judged_rules.update(rules)
+            self._judged_rules.update(suspect.rules)
             seen = self._kept.setdefault((call, suspect.differs), 0)
             if seen < LOOKED_AT:
                 self._kept[call, suspect.differs] = seen + 1

@@ -21,18 +21,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.extend import source_info_util
+from jax.extend.core import take_current_trace
 
 from funcgrad import _compat
-from funcgrad.graph import Graph
+from funcgrad.graph import Graph, carries_gradient
 from funcgrad.inspection.naming import readable
-from funcgrad.inspection.nonfinite import report_of
+from funcgrad.inspection.nonfinite import batches, report_of
 from funcgrad.inspection.origins import Program, bad, search
 from funcgrad.inspection.places import Nonfinite
 from funcgrad.inspection.replay import Inside, all_finite
 from funcgrad.pullback import FlatPullback, recompute
+from funcgrad.trace import GraphTrace
 from funcgrad.tracer import UNKNOWN
 from funcgrad.vjp import Recording
 from funcgrad.watching import WATCHER
+from funcgrad.zeros import strong_zeros, zeros_are_strong
 
 Array = Any
 
@@ -82,16 +86,24 @@ class Site:
       recomputed: the nodes that run again there.
       given: the outputs that have cotangents, which come too.
       names: of the inputs.
+      batches: how many `vmap`s are around.
+      strong_zeros: whether a zero cotangent stays zero there.
     """
 
     graph: Graph
     known: tuple[int, ...]
     recomputed: tuple[int, ...]
     given: tuple[int, ...]
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...]
+    batches: int
+    strong_zeros: bool
 
     def search(self, arrays: Sequence[Array], inside: tuple[Inside, ...]) -> Nonfinite:
         """Run again and search."""
+        with strong_zeros(self.strong_zeros):
+            return self._search(arrays, inside)
+
+    def _search(self, arrays: Sequence[Array], inside: tuple[Inside, ...]) -> Nonfinite:
         graph = self.graph
         known = dict(zip(self.known, arrays, strict=False))
         seeds: list[Array | None] = [None] * len(graph.outputs)
@@ -99,7 +111,7 @@ class Site:
             seeds[position] = ct
         recompute(graph, self.recomputed, known)
         program = Program(graph, [known.get(v) for v in range(len(graph.avals))])
-        return report_of(search(program, seeds), graph.name, self.names, inside)
+        return report_of(search(program, seeds), graph.name, self.names, inside, self.batches)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,6 +130,8 @@ class Debugging(AbstractContextManager):
     def __enter__(self) -> Debugging:
         stack = ExitStack()
         stack.enter_context(WATCHER(self))
+        self._arrived.clear()
+        self._calls.clear()
         self._entered.append(stack)
         return self
 
@@ -153,29 +167,38 @@ class Debugging(AbstractContextManager):
 
     # ---- what the transforms call ----
 
-    def swept(self, recording: Recording, seeds: Sequence[Array | None], results: Sequence[Array | None],
-              fun: Callable[..., Any], numbers: Sequence[int], chosen: Sequence[Any]) -> None:
-        """A transform has run a function of its arguments `numbers` and swept it back, or pushed tangents."""
+    def swept(self, recording: Recording, results: Sequence[Array | None], fun: Callable[..., Any],
+              numbers: int | Sequence[int], chosen: Sequence[Any]) -> None:
+        """A transform has run a function of its arguments `numbers`, and swept it back or pushed tangents."""
+        if _in_linear_trace():
+            return
         graph = recording.graph
+        seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
+                 for out, aval in zip(recording.outputs, recording.out_avals, strict=True)]
         fixed = {v for node in graph.nodes if not node.rerunnable for v in (*node.outputs, *node.hidden)}
         known = tuple(sorted({*graph.inputs, *graph.captured} | fixed))
         again = tuple(i for i, node in enumerate(graph.nodes) if node.rerunnable)
         given = tuple(i for i, ct in enumerate(seeds) if ct is not None)
-        site = Site(graph, known, again, given, tuple(chosen_names(fun, numbers, chosen)))
+        names = chosen_names(fun, (numbers,) if isinstance(numbers, int) else numbers, chosen)
+        site = Site(graph, known, again, given, tuple(names), _batches(), zeros_are_strong())
         watched = [*recording.outputs, *results]
         values = [None if v is UNKNOWN else _compat.concrete_or_none(v) for v in recording.values]
         if all(value is None or _compat.concrete_or_none(value) is not None for value in watched):
             with WATCHER(None):
                 if any(bad(_compat.concrete_or_none(value)).any() for value in watched if value is not None):
                     cts = [None if ct is None else _compat.concrete_or_none(ct) for ct in seeds]
-                    self._tell(report_of(search(Program(graph, values), cts), graph.name, site.names))
+                    self._tell(report_of(search(Program(graph, values), cts), graph.name, site.names, (), site.batches))
             return
         self._emit(site, watched, [*(recording.values[v] for v in known), *(seeds[i] for i in given)])
 
-    def pulled(self, flat: FlatPullback, cts: Sequence[Array | None], results: Sequence[Array | None]) -> None:
+    def pulled(self, flat: FlatPullback, in_tree: Any, cts: Sequence[Array | None],
+               results: Sequence[Array | None]) -> None:
         """A pullback was applied to cotangents."""
+        if _in_linear_trace():
+            return
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
-        site = Site(flat.graph, flat.plan.saved, flat.plan.recomputed, given)
+        site = Site(flat.graph, flat.plan.saved, flat.plan.recomputed, given, _tree_names(in_tree), _batches(),
+                    zeros_are_strong())
         arrays = [*flat.residuals, *(cts[i] for i in given)]
         concrete = [_compat.concrete_or_none(array) for array in (*arrays, *results) if array is not None]
         if all(value is not None for value in concrete):
@@ -206,6 +229,28 @@ class Debugging(AbstractContextManager):
         own = [np.asarray(array)[tuple(i for i, has in zip(lane, axes, strict=True) if has)]
                for array, axes in zip(arrays, batched, strict=True)]
         self._arrived.append((site, own, tuple(Inside("batch index", number=int(i)) for i in lane)))
+
+
+def _batches() -> int:
+    """How many `vmap`s are around."""
+    return batches(source_info_util.current_name_stack())
+
+
+def _tree_names(in_tree: Any) -> tuple[str, ...]:
+    """Names of a pullback's arguments, whose function's parameters are not known any more."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(in_tree, range(in_tree.num_leaves)))
+    return tuple(readable([f"argument{jax.tree_util.keystr(path)}" for path, _ in leaves]))
+
+
+def _in_linear_trace() -> bool:
+    """Whether a backward program is only being recorded, to be transposed: nothing there has a value."""
+    with take_current_trace() as current:
+        trace = current
+    while trace is not None:
+        if isinstance(trace, GraphTrace) and trace.mode.linear:
+            return True
+        trace = getattr(trace, "parent", None) or getattr(trace, "parent_trace", None)
+    return False
 
 
 def _messenger(debugging: Debugging, site: Site, batched: tuple[tuple[bool, ...], ...]) -> Callable[..., None]:

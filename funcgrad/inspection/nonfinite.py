@@ -20,6 +20,7 @@ from funcgrad.inspection.origins import Found, Program, Search, bad, host, inner
 from funcgrad.inspection.places import Line, Nonfinite, Place
 from funcgrad.inspection.replay import Inside
 from funcgrad.vjp import record_call
+from funcgrad.watching import WATCHER
 
 Array = Any
 
@@ -52,22 +53,37 @@ def find_nonfinite(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Nonfin
                 "find_nonfinite runs a function with numbers, but was given a value that is still being traced "
                 f"({_compat.typeof(leaf).str_short()}).\nTo fix: call it outside `jit`, `vmap` and `scan`; or use "
                 "`with funcgrad.debug_nonfinite():` around the compiled call.")
-    recording, _ = record_call(partial(fun, **kwargs) if kwargs else fun, args)
+    with WATCHER(_UNHEARD):
+        recording, _ = record_call(partial(fun, **kwargs) if kwargs else fun, args)
     seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
              for out, aval in zip(recording.outputs, recording.out_avals, strict=True)]
     name = getattr(fun, "__name__", type(fun).__name__)
     return report_of(search(Program.of(recording), seeds), name, argument_names(fun, args))
 
 
-def report_of(found: Search, name: str, arguments: Sequence[str], inside: tuple[Inside, ...] = ()) -> Nonfinite:
-    """The report of a search through a whole function, whose caller is at `inside`."""
+class Unheard:
+    """A watcher that listens to nobody: while it is set, backward sweeps carry the lines of the forward pass."""
+
+    def swept(self, *args: Any) -> None:
+        """Nothing."""
+
+    def pulled(self, *args: Any) -> None:
+        """Nothing."""
+
+
+_UNHEARD = Unheard()
+
+
+def report_of(found: Search, name: str, arguments: Sequence[str], inside: tuple[Inside, ...] = (),
+              around: int = 0) -> Nonfinite:
+    """The report of a search through a whole function, whose caller is at `inside`, with so many `vmap`s around."""
     graph, origin = found.program.graph, found.first
     name = "λ" if name == "<lambda>" else name
     if origin is None:
         return Nonfinite(name)
     names = value_names(graph, arguments)
     birth = innermost(found, origin)
-    place = _place(birth, names, inside)
+    place = _place(birth, names, inside, around)
     leaves = tuple(names[v] for v, flag in zip(graph.inputs, graph.active, strict=True)
                    if flag and v in found.ct_origins)
     hidden = None if origin.given or found.in_value is not None else _hider(birth)
@@ -77,7 +93,7 @@ def report_of(found: Search, name: str, arguments: Sequence[str], inside: tuple[
 # ---- the place ----
 
 
-def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...]) -> Place:
+def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...], around: int) -> Place:
     origin, program = birth.origin, birth.search.program
     graph = program.graph
     if origin.given:
@@ -89,8 +105,8 @@ def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...]) -> Pl
     assert isinstance(number, int)
     array = birth.search.cts[number] if origin.backward else program.read(number)
     index, text = _first_bad(array)
-    lanes = sum(getattr(entry, "name", "") == "vmap" for entry in getattr(node.source.name_stack, "stack", ()))
-    batch = tuple(Inside("batch index", number=i) for i in index[:lanes])
+    lanes = batches(node.source.name_stack) - around
+    batch = tuple(Inside("batch index", number=i) for i in index[:max(lanes, 0)])
     ct = birth.search.cts.get(node.outputs[0]) if origin.backward and is_elementwise(node) else None
     operands = _operands_at(birth, index) if is_elementwise(node) else ()
     return Place(line.operation, line.file, line.line, line.function, line.code, line.expression,
@@ -110,6 +126,11 @@ def _given_place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...])
     name = f"the input `{names[origin.value]}`" if is_input else "a constant that the function reads"
     return Place(name, phase="input" if is_input else "constant", number=text, index=index,
                  type=graph.avals[origin.value].str_short(), inside=inside)
+
+
+def batches(name_stack: Any) -> int:
+    """How many `vmap`s a name stack tells of; their axes are the first ones of an array."""
+    return sum(getattr(entry, "name", "") == "vmap" for entry in getattr(name_stack, "stack", ()))
 
 
 def _first_bad(array: Array) -> tuple[tuple[int, ...], str]:
@@ -158,7 +179,9 @@ def _hider_after(level: Search, index: int, tainted: set[int]) -> Line | None:
     for node in graph.nodes[index + 1:]:
         if not tainted.intersection(v for v in node.operands if isinstance(v, int)):
             continue
-        if _selects(node):
+        takes = any(v in level.values for v in node.operands if isinstance(v, int))
+        gives = any(v in level.values for v in (*node.outputs, *node.hidden))
+        if _selects(node) or (takes and not gives):
             line = Line.of(node)
             return dataclasses.replace(line, operation=line.operation.removeprefix("jit ").lstrip("_"))
         tainted.update(node.outputs)

@@ -12,10 +12,16 @@ import pytest
 
 from funcgrad.rule import MapClass, rules
 from tests.cases.case import Boundary, Case
-from tests.harness.checks import check_boundary, check_eager, check_jitted, check_vmap
+from tests.harness.checks import check_boundary, check_eager, check_jitted
 from tests.harness.table import CASES, COVER, WITHOUT_COTANGENT, best_dtype, dtypes_of, has_complex
+from tests.harness.transformed import check_third_order, check_transformed, check_under_checks
 
 HALF = ("bfloat16", "float16")
+
+#: A representative of each family.
+FAMILIES = ("mul", "tanh", "dot_general[batch]", "conv_general_dilated[plain]", "cumprod[rows]", "fft[RFFT, 7]",
+            "gather[rows,clip]", "scatter-add[rows]", "cholesky", "sort[key and payload]", "reduce_max[rows]",
+            "reduce_window_max[plain]", "pad[interior]", "igamma[x]")
 
 
 def rows(chosen: Iterable[tuple[Case, str]], always: Iterable[tuple[Case, str]]) -> list:
@@ -28,6 +34,9 @@ def rows(chosen: Iterable[tuple[Case, str]], always: Iterable[tuple[Case, str]])
 
 MATRIX = [(case, dtype) for case in CASES for dtype in dtypes_of(case)]
 FULL_PRECISION = [(case, dtype) for case, dtype in MATRIX if dtype not in HALF]
+BEST = [(case, best_dtype(case)) for case in CASES]
+#: One case of each family goes through every transformation in `make test`; the slow tests take all.
+FEW = [(case, best_dtype(case)) for case in CASES if case.name in FAMILIES]
 COVERED = [(case, dtype) for case, dtype in MATRIX if case.name in COVER]
 
 
@@ -43,10 +52,20 @@ def test_jitted_orders_one_and_two(case: Case, dtype: str) -> None:
     check_jitted(case, dtype)
 
 
+@pytest.mark.parametrize(("case", "dtype"), rows(BEST, FEW))
+def test_transformed(case: Case, dtype: str) -> None:
+    check_transformed(case, dtype)
+
+
 @pytest.mark.parametrize(("case", "dtype"), rows(
-    [(case, best_dtype(case)) for case in CASES if case.jax_agrees], []))
-def test_vmap(case: Case, dtype: str) -> None:
-    check_vmap(case, dtype)
+    [(case, dtype) for case, dtype in BEST if case.name in COVER and case.jax_agrees and case.orders >= 2], FEW))
+def test_third_order(case: Case, dtype: str) -> None:
+    check_third_order(case, dtype)
+
+
+@pytest.mark.parametrize(("case", "dtype"), rows([row for row in BEST if row[0].name in COVER], FEW))
+def test_under_jax_checks(case: Case, dtype: str) -> None:
+    check_under_checks(case, dtype)
 
 
 def boundary_rows(jitted: bool) -> list:
@@ -72,7 +91,7 @@ def test_boundary_jitted(case: Case, boundary: Boundary, dtype: str) -> None:
 
 
 def test_the_table_is_not_empty() -> None:
-    assert CASES
+    assert CASES and len(FEW) == len(FAMILIES)
     assert {name for case in CASES for name in case.primitives} == {
         name for case in CASES if case.name in COVER for name in case.primitives}
 

@@ -18,6 +18,8 @@ from funcgrad.rule import MapClass, rules
 from tests.cases.case import Args, Case
 
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
+#: Nudges of the inputs when a comparison is close.
+CLOSE_CALL = 64
 #: Classes of maps that have no cotangent at all.
 WITHOUT_COTANGENT = (MapClass.CONSTANT, MapClass.UNSUPPORTED)
 
@@ -61,6 +63,11 @@ COVER = cover(CASES)
 def precision(dtype: str) -> Any:
     """A context in which arrays of this dtype exist: x64 mode exactly for float64."""
     return jax.enable_x64(dtype == "float64")
+
+
+def epsilon(dtype: str) -> float:
+    """The machine epsilon of the dtype under test."""
+    return float(jnp.finfo(dtype).eps)
 
 
 def generator(case: Case, purpose: str = "") -> np.random.Generator:

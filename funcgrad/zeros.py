@@ -121,8 +121,9 @@ def contraction(transpose: Callable[..., Array | None], ct: Array, operands: Seq
                 params: dict[str, Any]) -> Array | None:
     """A bilinear rule's transpose, in which a zero of `ct` adds nothing to any sum.
 
-    It is computed as ever. Only if a NaN comes out it is computed again without the operands' values that are not
-    finite; where such a value meets a cotangent other than zero, the first result stays.
+    It is computed as ever. Only if a NaN comes out it is computed again without the operand's values that are not
+    finite. Where such values meet cotangents other than zero, their products are added: infinite if all have one sign,
+    else NaN. (Complex numbers: the first result stays there.)
     """
     plain = transpose(ct, *operands, **params)
     if plain is None:
@@ -131,12 +132,19 @@ def contraction(transpose: Callable[..., Array | None], ct: Array, operands: Seq
     def mended(ct: Array, plain: Array, *operands: Array) -> Array:
         spread = iter(operands)
         full = [next(spread) if read else entry for read, entry in zip(reads, given, strict=True)]
-        finite = [_finite_part(x) if read else x for read, x in zip(reads, full, strict=True)]
-        odd = [_odd_part(x) if read else x for read, x in zip(reads, full, strict=True)]
-        hits = transpose(counted(ct), *odd, **params)
-        without = transpose(ct, *finite, **params)
-        assert hits is not None and without is not None
-        return lax.select(_is_zero(hits), without, plain)
+
+        def apply(change: Callable[[Array], Array], ct: Array) -> Array:
+            result = transpose(ct, *(change(x) if read else x for read, x in zip(reads, full, strict=True)), **params)
+            assert result is not None
+            return result
+
+        finite, hits = apply(_finite_part, ct), apply(_odd_part, counted(ct))
+        if np.issubdtype(plain.dtype, np.complexfloating):
+            return lax.select(_is_zero(hits), finite, plain)
+        balance = apply(_infinite_sign, lax.sign(ct))  # as many as `hits` if all the products are +inf
+        sign = lax.select(lax.eq(lax.abs(balance), hits), lax.sign(balance), lax.full_like(hits, np.nan))
+        infinite = lax.mul(sign, lax.full_like(hits, np.inf))
+        return lax.select(_is_zero(hits), finite, lax.add(finite, infinite))
 
     given = list(operands)
     reads = [_is_inexact_array(x) for x in given]
@@ -150,6 +158,10 @@ def _finite_part(x: Array) -> Array:
 
 def _odd_part(x: Array) -> Array:
     return lax.convert_element_type(lax.bitwise_not(_is_finite(x)), x.dtype)
+
+
+def _infinite_sign(x: Array) -> Array:
+    return lax.select(lax.eq(lax.abs(x), lax.full_like(x, np.inf)), lax.sign(x), lax.full_like(x, 0))
 
 
 def _is_inexact_array(x: Any) -> bool:
@@ -196,6 +208,6 @@ def _spread(zero: Array, result: Array, mixes: str, params: dict[str, Any]) -> A
         if zero.ndim == rank:
             zero = lax.reduce_and(zero, axes)
         return lax.broadcast_in_dim(zero, shape, [i for i in range(rank) if i not in axes])
-    batch = rank - 2 if mixes == MATRICES else 0
+    batch = max(rank - 2, 0) if mixes == MATRICES else 0
     zero = lax.reduce_and(zero, tuple(range(batch, zero.ndim)))
     return lax.broadcast_in_dim(zero, shape, tuple(range(batch)))

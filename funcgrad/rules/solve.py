@@ -24,6 +24,7 @@ from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.rule import higher_order
 from funcgrad.trace import Mode, evaluate, is_transposed
 from funcgrad.vjp import record
+from funcgrad.zeros import EVERYTHING, elsewhere, zeros_are_strong
 
 Array = Any
 STATIC = {"static": True}
@@ -77,6 +78,8 @@ class LinearSolvePullback:
             return none
         ct_b = self._transposed_solve([
             zeros_like_aval(aval) if ct is None else ct for ct, aval in zip(given, self.avals, strict=True)])
+        if zeros_are_strong():
+            ct_b = [elsewhere(given, ct, EVERYTHING, {}) for ct in ct_b]
         rest = none[len(self.moving):len(self.consts)]
         return [*self._matvec_cotangents(ct_b), *rest, *ct_b]
 

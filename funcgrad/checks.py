@@ -1,4 +1,5 @@
-"""Floor 0: what the transforms refuse. The exception types are JAX's; the words say how to mend it."""
+"""Floor 0: what the transforms refuse. The exception types are JAX's, and so are the names of what is wrong, for tests
+that look for them; the rest of the words says how to mend it."""
 
 from __future__ import annotations
 
@@ -51,31 +52,32 @@ def check_inputs(name: str, tree: Any, holomorphic: bool, allow_int: bool) -> No
             raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype}.")
         if not jnp.issubdtype(dtype, jnp.inexact) and not allow_int:
             raise TypeError(
-                f"{name} requires real- or complex-valued inputs, but got {dtype}.\n"
-                "To fix: convert the input to a floating point dtype, use vjp, or set allow_int=True.")
+                f"{name} requires real- or complex-valued inputs (input dtype that is a sub-dtype of np.inexact), but "
+                f"got {dtype}.\nTo fix: convert the input to a floating point dtype, use vjp, or set allow_int=True.")
 
 
 def check_forward_inputs(tree: Any, holomorphic: bool) -> None:
     """Raises TypeError for inputs that `jacfwd` cannot differentiate with respect to."""
     for leaf in jax.tree.leaves(tree):
         dtype = dtype_of(leaf)
-        wanted = jnp.complexfloating if holomorphic else jnp.floating
-        if not jnp.issubdtype(dtype, wanted):
+        if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"jacfwd with holomorphic=True requires inputs with complex dtype, but got {dtype}.")
+        if not holomorphic and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"jacfwd{' with holomorphic=True' if holomorphic else ''} requires "
-                f"{'complex' if holomorphic else 'real'} inputs, but got {dtype}.\n"
-                "To fix: convert the input, pass holomorphic=True for a holomorphic function, or use jvp.")
+                "jacfwd requires real-valued inputs (input dtype that is a sub-dtype of np.floating), but got "
+                f"{dtype}.\nTo fix: convert the input, pass holomorphic=True for a holomorphic function, or use jvp.")
 
 
 def check_outputs(name: str, tree: Any, holomorphic: bool) -> None:
     """Raises TypeError for outputs that are neither real nor, where promised, complex."""
     for leaf in jax.tree.leaves(tree):
         dtype = dtype_of(leaf)
-        wanted = jnp.complexfloating if holomorphic else jnp.floating
-        if not jnp.issubdtype(dtype, wanted):
+        if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"{name} with holomorphic=True requires outputs with complex dtype, but got {dtype}.")
+        if not holomorphic and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"{name} requires {'complex' if holomorphic else 'real'} outputs, but got {dtype}.\n"
-                "To fix: pass holomorphic=True for a holomorphic function of complex inputs, or use vjp.")
+                f"{name} requires real-valued outputs (output dtype that is a sub-dtype of np.floating), but got "
+                f"{dtype}.\nTo fix: pass holomorphic=True for a holomorphic function of complex inputs, or use vjp.")
 
 
 def check_scalar(out: Any) -> None:
@@ -92,20 +94,20 @@ def check_scalar(out: Any) -> None:
 def check_tangents(primals: Any, tangents: Any) -> list[Any]:
     """The leaves of `tangents`, once they fit `primals`."""
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise TypeError("primal and tangent arguments to jvp must be tuples or lists; found "
+        raise TypeError("primal and tangent arguments to jax.jvp must be tuples or lists; found "
                         f"{type(primals).__name__} and {type(tangents).__name__}.")
     primal_leaves, leaves = jax.tree.leaves(tuple(primals)), jax.tree.leaves(tuple(tangents))
     trees: list[Any] = [jax.tree.structure(tuple(primals)), jax.tree.structure(tuple(tangents))]
     if trees[0] != trees[1] or type(primals) is not type(tangents):
-        raise TypeError("primal and tangent arguments to jvp must have the same tree structure.\n"
+        raise TypeError("primal and tangent arguments to jax.jvp must have the same tree structure.\n"
                         f"  primals:  {jax.tree.structure(primals)}\n  tangents: {jax.tree.structure(tangents)}")
     leaves = [_compat.canonicalize(leaf) for leaf in leaves]
     for primal, tangent in zip(primal_leaves, leaves, strict=True):
         wanted = _compat.typeof(_compat.canonicalize(primal)).to_tangent_aval()
         given = _compat.typeof(tangent)
         if wanted.dtype != given.dtype:
-            raise TypeError(f"primal and tangent arguments to jvp do not match: the tangent of a primal of this dtype "
-                            f"must have dtype {wanted.dtype}, got {given.dtype}.")
+            raise TypeError("primal and tangent arguments to jax.jvp do not match; dtypes must be equal, float0 for a "
+                            f"primal of integers: the tangent must have dtype {wanted.dtype}, got {given.dtype}.")
         if wanted.shape != given.shape:
             raise ValueError(f"jvp called with different primal and tangent shapes: {wanted.shape} and {given.shape}.")
     return leaves

@@ -76,7 +76,7 @@ class GraphTracer(Tracer):
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         if self.is_active():
-            raise errors.array_cut("converting to a NumPy array", _compat.source_line(_compat.current_source()),
+            raise errors.array_cut("__array__(), which NumPy calls,", _compat.source_line(_compat.current_source()),
                                    "use jax.numpy in place of numpy")
         concrete = self.to_concrete_value()
         return super().__array__(*args, **kwargs) if concrete is None else np.asarray(concrete, *args, **kwargs)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -62,6 +65,17 @@ def as_is(layer: Any) -> Any:
     return layer
 
 
+def tied(key: Key) -> nn.Shared:
+    """A matrix that is there once and used twice."""
+    two = nn.Sequential([nn.Linear(4, 4, key=key), nn.Lambda(jnp.tanh), nn.Linear(4, 4, key=jax.random.key(1))])
+    return nn.Shared(two, lambda layers: layers[0].weight, lambda layers: layers[2].weight)
+
+
+def called_shared(shared: nn.Shared) -> Callable[[jax.Array], Any]:
+    """The layers with the matrix in both places."""
+    return mapped(shared())
+
+
 #: A layer's name in the test: how it is made, how it is called, and the shape of its inputs.
 LAYERS: dict[str, tuple[Callable[[Key], Any], Callable[[Any], Callable[[jax.Array], Any]], tuple[int, ...]]] = {
     "Linear": (lambda key: nn.Linear(4, 3, key=key), mapped, SEQUENCE),
@@ -97,6 +111,20 @@ LAYERS: dict[str, tuple[Callable[[Key], Any], Callable[[Any], Callable[[jax.Arra
     "AvgPool2d": (lambda key: nn.AvgPool2d(2, stride=1), as_is, PICTURE),
     "AvgPool3d": (lambda key: nn.AvgPool3d(2), as_is, VOLUME),
     "AdaptiveAvgPool2d": (lambda key: nn.AdaptiveAvgPool2d((4, 3)), as_is, PICTURE),
+    "ConvTranspose3d": (conv(nn.ConvTranspose3d, in_channels=2, kernel_size=2, stride=2), as_is, VOLUME),
+    "Conv": (conv(nn.Conv, num_spatial_dims=2, kernel_size=2), as_is, PICTURE),
+    "ConvTranspose": (conv(nn.ConvTranspose, num_spatial_dims=1, kernel_size=2), as_is, LINE),
+    "AvgPool1d": (lambda key: nn.AvgPool1d(3, padding=1), as_is, LINE),
+    "MaxPool3d": (lambda key: nn.MaxPool3d(2), as_is, VOLUME),
+    "Pool": (lambda key: nn.Pool(0.0, jax.lax.add, num_spatial_dims=1, kernel_size=2), as_is, LINE),
+    "AdaptiveAvgPool1d": (lambda key: nn.AdaptiveAvgPool1d(3), as_is, LINE),
+    "AdaptiveAvgPool3d": (lambda key: nn.AdaptiveAvgPool3d(2), as_is, VOLUME),
+    "AdaptiveMaxPool1d": (lambda key: nn.AdaptiveMaxPool1d(3), as_is, LINE),
+    "AdaptiveMaxPool3d": (lambda key: nn.AdaptiveMaxPool3d((2, 1, 3)), as_is, VOLUME),
+    "AdaptivePool": (lambda key: nn.AdaptivePool(3, num_spatial_dims=1, operation=jnp.max), as_is, LINE),
+    "Identity and Lambda": (lambda key: nn.Sequential(
+        [nn.Linear(4, 4, key=key), nn.Identity(), nn.Lambda(jax.nn.gelu)]), mapped, SEQUENCE),
+    "Shared": (tied, called_shared, SEQUENCE),
     "AdaptiveMaxPool2d": (lambda key: nn.AdaptiveMaxPool2d(4), as_is, PICTURE),
 }
 #: Layers of which the second order is compared too.
@@ -120,6 +148,13 @@ def functional(name: str) -> tuple[Callable[[Any], jax.Array], Any]:
                                   for name in LAYERS])
 def test_layer(name: str) -> None:
     assert_agrees(*functional(name), order=2 if name in SECOND else 1)
+
+
+def test_every_layer_of_the_library_is_here() -> None:
+    helpers = {"State", "StateIndex", "StatefulLayer"}
+    layers = {name for name, kind in vars(nn).items() if inspect.isclass(kind)}
+    source = Path(__file__).read_text()
+    assert {name for name in layers - helpers if not re.search(rf"\bnn\.{name}[(,]", source)} == set()
 
 
 def batch_norm_and_spectral_norm() -> tuple[Callable[[Any], jax.Array], Any]:

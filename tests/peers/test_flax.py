@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +35,8 @@ LAYERS: dict[str, tuple[Callable[[Rngs], Any], tuple[int, ...]]] = {
     "LinearGeneral": (lambda r: nnx.LinearGeneral((5, 4), (2, 3), axis=(-2, -1), rngs=r), SEQUENCES),
     "Einsum": (lambda r: nnx.Einsum("bsd,dhk->bshk", (4, 2, 3), (2, 3), rngs=r), SEQUENCES),
     "LoRA": (lambda r: nnx.LoRALinear(4, 3, lora_rank=2, b_initializer=nnx.initializers.normal(), rngs=r), VECTORS),
+    "LoRA alone": (lambda r: nnx.LoRA(4, 2, 3, b_initializer=nnx.initializers.normal(), rngs=r), VECTORS),
+    "PReLU": (lambda r: nnx.Sequential(nnx.Linear(4, 3, rngs=r), nnx.PReLU()), VECTORS),
     "Conv": (lambda r: nnx.Conv(4, 3, (3, 3), rngs=r), IMAGES),
     "Conv strides": (lambda r: nnx.Conv(4, 3, (3, 2), strides=(2, 1), padding="VALID", rngs=r), IMAGES),
     "Conv groups": (lambda r: nnx.Conv(4, 6, (3, 3), feature_group_count=2, rngs=r), IMAGES),
@@ -68,9 +72,13 @@ LAYERS: dict[str, tuple[Callable[[Rngs], Any], tuple[int, ...]]] = {
     "activations": (lambda r: nnx.Sequential(
         nnx.Linear(4, 4, rngs=r), nnx.relu, nnx.Linear(4, 4, rngs=r), nnx.gelu, nnx.silu, nnx.elu, nnx.softplus,
         nnx.leaky_relu, nnx.celu, nnx.selu, nnx.hard_tanh, nnx.log_softmax, nnx.glu), VECTORS),
+    "more activations": (lambda r: nnx.Sequential(
+        nnx.Linear(4, 4, rngs=r), nnx.tanh, nnx.Linear(4, 4, rngs=r), nnx.relu6, nnx.sigmoid, nnx.hard_sigmoid,
+        nnx.standardize, nnx.hard_silu, nnx.soft_sign, nnx.log_sigmoid, nnx.softmax), VECTORS),
     "pooling": (lambda r: nnx.Sequential(
         nnx.Conv(4, 3, (2, 2), rngs=r), lambda x: nnx.max_pool(x, (2, 2), strides=(2, 2)),
-        lambda x: nnx.avg_pool(x, (2, 2), padding="SAME", count_include_pad=False)), IMAGES),
+        lambda x: nnx.avg_pool(x, (2, 2), padding="SAME", count_include_pad=False),
+        lambda x: nnx.min_pool(x, (2, 1))), IMAGES),
 }
 #: Layers of which the second order is compared too.
 SECOND = ("Linear", "Conv groups", "ConvTranspose", "BatchNorm", "RMSNorm", "MultiHeadAttention", "GRUCell")
@@ -96,6 +104,13 @@ def functional(name: str) -> tuple[Callable[[Any], jax.Array], Any]:
                                   for name in LAYERS])
 def test_layer(name: str) -> None:
     assert_agrees(*functional(name), order=2 if name in SECOND else 1)
+
+
+def test_every_layer_of_the_library_is_here() -> None:
+    containers = {"Module", "RNNCellBase", "Dict", "List"}
+    layers = {name for name, kind in vars(nnx).items() if inspect.isclass(kind) and issubclass(kind, nnx.Module)}
+    source = Path(__file__).read_text()
+    assert {name for name in layers - containers if f"nnx.{name}(" not in source} == set()
 
 
 @pytest.mark.slow

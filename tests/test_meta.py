@@ -25,13 +25,14 @@ def mutants_of(name: str) -> list[str]:
 
 
 def mutant_rows() -> list:
-    """(case, primitive, kind): one kind for each primitive always, in the first case that has it; the rest slow."""
+    """(case, primitive, kind). The first case of a primitive: every kind, one of them always; other cases: one kind."""
     found, seen = [], set()
     for case in CASES:
         for name in ruled_primitives(case):
             kinds = mutants_of(name)
             always = kinds[zlib.crc32(name.encode()) % len(kinds)]
-            for kind in kinds:
+            chosen = [kinds[zlib.crc32(f"{case.name} {name}".encode()) % len(kinds)]] if name in seen else kinds
+            for kind in chosen:
                 fast = kind == always and name not in seen
                 found.append(pytest.param(case, name, kind, id=f"{case.name}-{name}-{kind}",
                                           marks=() if fast else pytest.mark.slow))

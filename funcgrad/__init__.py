@@ -11,6 +11,7 @@ from typing import Any
 
 from funcgrad import _compat
 from funcgrad.rules.while_loop import checkpoints as while_checkpoints
+from funcgrad.taps import Tapped, tap
 from funcgrad.transforms import (
     checkpoint,
     grad,
@@ -26,7 +27,7 @@ from funcgrad.transforms import (
 from funcgrad.zeros import strong_zeros
 
 __all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "value_and_grad", "vjp",
-           "strong_zeros", "while_checkpoints"]
+           "Tapped", "strong_zeros", "tap", "while_checkpoints"]
 __version__ = "0.1.0"
 
 _compat.hide_frames(os.path.dirname(__file__) + os.sep)

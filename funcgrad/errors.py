@@ -50,6 +50,10 @@ class WrongGradientError(AssertionError):
     """A check found a derivative that is wrong or not finite; the message says which, where and by how much."""
 
 
+class TapError(ValueError):
+    """A tap was not met, gave something that is no cotangent of its value, or stands where its value cannot leave."""
+
+
 def describe(avals: Sequence[Any], active: Sequence[bool]) -> str:
     """``float32[3,3] (active), int32[]`` for a list of avals."""
     words = [aval.str_short() + (" (active)" if flag else "") for aval, flag in zip(avals, active, strict=True)]

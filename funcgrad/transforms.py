@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,8 @@ from funcgrad.checks import (
 from funcgrad.eager import backward
 from funcgrad.graph import Graph
 from funcgrad.pullback import materialize
+from funcgrad.tapping import Taps, check_names
+from funcgrad.taps import Function, given_taps, taps_in_force
 from funcgrad.trees import canonical_argnums, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
 from funcgrad.zeros import check_flag
@@ -40,7 +42,8 @@ __all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "m
 
 def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
          allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
-         strong_zeros: bool | None = None) -> Callable[..., Any]:
+         strong_zeros: bool | None = None,
+         taps: Mapping[str, Function] | None = None) -> Callable[..., Any]:
     """A function that computes the gradient of a scalar function; drop-in for ``jax.grad``.
 
     Args:
@@ -52,6 +55,7 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
       reduce_axes: must be empty; JAX no longer uses it either.
       strong_zeros: whether a zero cotangent stays zero, whatever the local partial is: 0 * inf = 0, 0 * NaN = 0. None:
         as in the context `funcgrad.strong_zeros`, which is off by default.
+      taps: for names given to `funcgrad.tap`, a pure function each: what the cotangent that arrives there becomes.
 
     Returns:
       A function of the same arguments: the gradient, of the structure, shapes and dtypes of the argument (a tuple of
@@ -59,16 +63,17 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
 
     Raises:
       TypeError: when called with inputs of a wrong dtype or a function whose output is no scalar.
+      TapError: for a name in `taps` that is never met, or a function of another shape or dtype than its cotangent's.
 
     >>> float(grad(lambda x: x**3)(2.0))
     12.0
     """
     value_and_gradient = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, reduce_axes,
-                                        strong_zeros=strong_zeros)
+                                        strong_zeros=strong_zeros, taps=taps)
 
     @functools.wraps(fun, updated=())
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        value, result = value_and_gradient(*args, **kwargs)
+        value, result, *_ = value_and_gradient(*args, **kwargs)
         return (result, value[1]) if has_aux else result
 
     return gradient
@@ -76,13 +81,19 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
 
 def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
-                   strong_zeros: bool | None = None) -> Callable[..., tuple[Any, Any]]:
+                   strong_zeros: bool | None = None,
+                   taps: Mapping[str, Function] | None = None,
+                   return_taps: bool = False) -> Callable[..., tuple[Any, ...]]:
     """A function that computes a scalar function and its gradient; drop-in for ``jax.value_and_grad``.
 
-    Args, Raises: see `grad`.
+    Args: see `grad`; with `return_taps` what passes the taps is returned, too.
 
     Returns:
-      A function of the same arguments: ``(value, gradient)``, or ``((value, aux), gradient)``.
+      A function of the same arguments: ``(value, gradient)``, or ``((value, aux), gradient)``. With `return_taps` a
+      dictionary stands last: for each name a `funcgrad.Tapped`, that is value and cotangent, or a tuple of them where
+      the name is met more than once. In the body of a `scan` both are stacked, the loop axis first.
+
+    Raises: see `grad`.
 
     >>> value, gradient = value_and_grad(lambda x: x**3)(2.0)
     >>> float(value), float(gradient)
@@ -92,23 +103,31 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
     check_callable(fun)
     check_flag(strong_zeros)
-    numbers = canonical_argnums(argnums)
+    functions, numbers = given_taps(taps), canonical_argnums(argnums)
 
     @functools.wraps(fun, updated=())
-    def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         check_enough_arguments(numbers, args)
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_inputs("grad", chosen, holomorphic, allow_int)
-        recording, in_tree = record_call(partial, chosen, has_aux)
+        passed = Taps() if return_taps else None
+        recording, in_tree = record_call(partial if passed is None else passed.watched(partial), chosen, has_aux)
+        if functions:
+            check_names([name for name, _ in functions], recording.graph)
+        if passed is not None:
+            recording = passed.opened(recording)
         out = jax.tree.unflatten(recording.out_tree, recording.outputs)
         check_scalar(out)
         check_outputs("grad", out, holomorphic)
         # what a profile shows
-        with jax.named_scope(f"pullback({recording.graph.name})"), zeros_in_force(strong_zeros):
+        with (jax.named_scope(f"pullback({recording.graph.name})"), zeros_in_force(strong_zeros),
+              taps_in_force(functions)):
             cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
-        gradient = jax.tree.unflatten(in_tree, _materialized(recording, cts))
+        of_inputs, of_probes = cts[:in_tree.num_leaves], cts[in_tree.num_leaves:]
+        gradient = jax.tree.unflatten(in_tree, _materialized(recording, of_inputs))
         value = (out, recording.aux) if has_aux else out
-        return value, gradient[0] if isinstance(numbers, int) else gradient
+        result = (value, gradient[0] if isinstance(numbers, int) else gradient)
+        return result if passed is None else (*result, passed.results(recording, of_probes))
 
     return value_and_gradient
 

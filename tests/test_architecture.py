@@ -22,7 +22,7 @@ FLOORS = {
     "planning": 3, "tracer": 3,
     "pullback": 4, "bodies": 4,
     "trace": 5,
-    "vjp": 6,
+    "vjp": 6, "taps": 6, "tapping": 7,
     "rules": 7,
     "eager": 8, "caches": 8, "transforms": 8, "extend": 8,
     "inspection": 9, "crosscheck": 9,

@@ -11,6 +11,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.rule import constant, joint, linear, unsupported
+from funcgrad.taps import tapped_cotangent
 from funcgrad.zeros import MOVES
 
 Array = Any
@@ -30,7 +31,7 @@ def barrier_operands(active: tuple, cts: tuple, _outs: tuple, *_operands: Aval) 
 
 
 joint(lax.optimization_barrier_p, barrier_operands, mixes=MOVES)
-linear(p.name_p, lambda ct, _x, *, name: ct)
+linear(p.name_p, lambda ct, _x, *, name: tapped_cotangent(name, ct))
 linear(lax.stage_p, lambda ct, _x: ct)
 linear(_compat.tie_p, None, lambda ct, _x, _y: ct)
 

@@ -1,0 +1,101 @@
+"""Floor 6: taps. A name on a value, by which its cotangent is reached: read, clipped, scaled, replaced.
+
+The mark is JAX's own `jax.ad_checkpoint.checkpoint_name`, the identity with a name. So it passes through `jit`, `vmap`,
+`scan` and JAX's autodiff, what a library has named for its checkpoint policies can be tapped, and a tapped value can be
+named in a policy. The rule of that primitive asks here what is to be done with the cotangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from funcgrad import _compat
+from funcgrad.errors import TapError
+
+Array = Any
+Function = Callable[[Array], Array]
+
+#: Names and functions in force. JAX's own caches have them in their keys, and so do ours (`_compat.trace_context`).
+_TAPS = jax.make_user_context(())
+
+
+class Tapped(NamedTuple):
+    """What passed a tap: the value, and the cotangent as it arrived, before a function of `taps` had it."""
+
+    value: Array
+    cotangent: Array
+
+
+def tap(x: Any, name: str) -> Any:
+    """`x` itself, marked with a name: ``grad(f, taps={name: function})`` changes its cotangent on the way back.
+
+    Args:
+      x: an array, or a pytree whose leaves all get the name.
+      name: what it is called. The same as ``jax.ad_checkpoint.checkpoint_name(x, name)``.
+
+    Returns:
+      `x`; outside of funcgrad's transforms nothing else happens.
+
+    Raises:
+      TypeError: for a name that is no string, or a leaf that is no array.
+
+    >>> import funcgrad
+    >>> import jax.numpy as jnp
+    >>> def f(x):
+    ...     return jnp.sin(tap(3.0 * x, "angle"))
+    >>> float(funcgrad.grad(f)(0.0)), float(funcgrad.grad(f, taps={"angle": lambda ct: ct / 2})(0.0))
+    (3.0, 1.5)
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a tap must be a string, got {name!r}.\nTo fix: funcgrad.tap(x, \"name\").")
+    return checkpoint_name(jax.tree.map(_compat.canonicalize, x), name)
+
+
+def given_taps(taps: Mapping[str, Function] | None) -> tuple[tuple[str, Function], ...]:
+    """The argument `taps` of a transform, checked, as a sorted tuple that hashes.
+
+    Raises:
+      TypeError: when it is no mapping of strings to functions.
+    """
+    if taps is None:
+        return ()
+    if not isinstance(taps, Mapping) or not all(isinstance(name, str) and callable(f) for name, f in taps.items()):
+        raise TypeError(f"taps must map names to functions of a cotangent, got {taps!r}.\n"
+                        "To fix: taps={\"name\": lambda ct: ct}, with the names given to funcgrad.tap.")
+    return tuple(sorted(taps.items(), key=lambda entry: entry[0]))
+
+
+def taps_in_force(taps: tuple[tuple[str, Function], ...]) -> AbstractContextManager[None]:
+    """A context whose sweeps apply these functions, and no others."""
+    return _TAPS(taps)
+
+
+def tapped_cotangent(name: str, ct: Array) -> Array:
+    """What becomes of a cotangent that arrives at a name.
+
+    Raises:
+      TapError: when the user's function gives something of another shape or dtype.
+    """
+    for tapped, function in _TAPS.value:
+        if tapped == name:
+            return _checked(name, ct, function(ct))
+    return ct
+
+
+def _checked(name: str, ct: Array, result: Any) -> Array:
+    wanted = _compat.typeof(ct)
+    try:
+        result = _compat.canonicalize(result)
+        given = _compat.typeof(result)
+    except TypeError:
+        raise TapError(f"the tap {name!r} gave a {type(result).__name__} for a cotangent {wanted.str_short()}.\n"
+                       "To fix: return an array of the cotangent's shape and dtype.") from None
+    if given.shape != wanted.shape or given.dtype != wanted.dtype:
+        raise TapError(f"the tap {name!r} gave {given.str_short()} for a cotangent {wanted.str_short()}.\n"
+                       "To fix: return an array of the cotangent's shape and dtype; jnp.zeros_like(ct) for zero.")
+    return result

@@ -1,0 +1,143 @@
+"""Comparison per element. A tolerance comes from the dtype, from the conditioning and from the length of reductions.
+
+It never comes from the size of an array: an element is judged by itself, or by the largest of its array where rounding
+mixes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = Any
+
+#: Rounding errors allowed: of the element itself, and of what one last place of every input does to it.
+ROUNDINGS = 8.0
+#: The same for a program of many operations, times the root of its longest chain of additions.
+ROUNDINGS_OF_PROGRAM = 32.0
+#: The most that rounding explains, relative to the largest element: half-precision programs come near it.
+LARGEST_NOISE = 0.4
+#: How often inputs are moved by one last place to learn the conditioning.
+NUDGES = 3
+
+
+def numbers(value: Any) -> np.ndarray:
+    """An array in double precision on the host; anything but floats and complex numbers as it is."""
+    array = np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return array
+    return array.astype(np.complex128 if jnp.issubdtype(array.dtype, jnp.complexfloating) else np.float64)
+
+
+def is_inexact(value: Any) -> bool:
+    """Whether a value is floating or complex."""
+    return bool(jnp.issubdtype(jnp.result_type(value), jnp.inexact))
+
+
+def epsilon(values: Sequence[Any]) -> float:
+    """The machine epsilon of the least precise of some arrays; that of float64 for none."""
+    return max((float(jnp.finfo(v.dtype).eps) for v in values if jnp.issubdtype(v.dtype, jnp.inexact)),
+               default=float(np.finfo(np.float64).eps))
+
+
+def tiny(dtype: Any) -> float:
+    """Below this everything is equal: XLA flushes subnormal numbers to zero, or not, as it likes."""
+    return float(jnp.finfo(dtype).tiny)
+
+
+def rounding(wanted: np.ndarray, eps: float, least: float, spread: np.ndarray | float = 0.0) -> np.ndarray:
+    """What rounding explains of a difference of one operation's derivative, for each element."""
+    size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
+    return ROUNDINGS * (eps * size + spread + least)
+
+
+def noise_of_program(eps: float, reductions: float, value_noise: float) -> float:
+    """What rounding explains in a program, relative to the largest element of an array."""
+    return min(max(ROUNDINGS_OF_PROGRAM * eps * reductions**0.5, ROUNDINGS * value_noise), LARGEST_NOISE)
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest finite magnitude, 0 for none."""
+    finite = np.abs(array[np.isfinite(array)])
+    return float(finite.max()) if finite.size else 0.0
+
+
+def differs(given: np.ndarray, wanted: np.ndarray, allowed: np.ndarray | float) -> np.ndarray:
+    """Where two arrays differ; NaN differs from everything, an infinity from all but itself."""
+    with np.errstate(invalid="ignore"):
+        return ~((np.abs(given - wanted) <= allowed) | ((given == wanted) & np.isinf(given)))
+
+
+def worst(given: np.ndarray, wanted: np.ndarray, allowed: np.ndarray | float) -> tuple[int, ...]:
+    """The index of the element that is off by most, in units of what is allowed; NaN first."""
+    with np.errstate(all="ignore"):
+        excess = np.abs(given - wanted) / np.fmax(allowed, np.finfo(np.float64).tiny)
+    excess = np.where(np.isnan(excess), np.inf, excess)
+    excess = np.where((given == wanted) & np.isinf(given), 0.0, excess)
+    flat = int(np.argmax(excess)) if excess.size else 0
+    return tuple(int(i) for i in np.unravel_index(flat, given.shape))
+
+
+def ulp_error(given: complex, wanted: complex, dtype: Any) -> float:
+    """The distance in units of the last place of `wanted`, in this dtype."""
+    info = jnp.finfo(dtype)
+    size = abs(wanted)
+    unit = 2.0 ** np.floor(np.log2(size)) * float(info.eps) if size > float(info.tiny) else float(
+        info.smallest_subnormal)
+    return float(abs(given - wanted) / unit)
+
+
+def relative_error(given: complex, wanted: complex) -> float:
+    """The distance relative to `wanted`."""
+    return float(abs(given - wanted) / abs(wanted)) if wanted != 0 else float("inf")
+
+
+def nudged(leaf: Any, rng: np.random.Generator, eps: float) -> Any:
+    """An array whose elements moved up or down by `eps`, relative to their size."""
+    if not is_inexact(leaf):
+        return leaf
+    wide = numbers(leaf)
+    return jnp.asarray((wide * (1 + rng.choice([-eps, eps], wide.shape))).astype(leaf.dtype))
+
+
+def spread_of(run: Callable[..., Sequence[Any]], inputs: Sequence[Any], eps: Sequence[float],
+              rng: np.random.Generator) -> list[np.ndarray]:
+    """How far each element of ``run(*inputs)`` moves when the inputs move by their last place."""
+    centre = [numbers(leaf) for leaf in run(*inputs)]
+    moved = [np.zeros(leaf.shape) for leaf in centre]
+    for _draw in range(NUDGES):
+        near = run(*(nudged(leaf, rng, e) for leaf, e in zip(inputs, eps, strict=True)))
+        with np.errstate(invalid="ignore"):
+            moved = [np.fmax(m, np.abs(numbers(a) - b)) for m, a, b in zip(moved, near, centre, strict=True)]
+    return [np.where(np.isfinite(m), m, 0.0) for m in moved]
+
+
+def pairing(first: Sequence[Any], second: Sequence[Any]) -> tuple[float, float, float]:
+    """The real inner product of two lists of arrays, the sum of its terms' sizes, and the root of their squares' sum.
+
+    Without conjugation, as cotangents are paired with tangents.
+    """
+    total = size = squares = 0.0
+    for a, b in zip(first, second, strict=True):
+        terms = np.real(numbers(a) * numbers(b))
+        total += float(np.sum(terms))
+        size += float(np.sum(np.abs(terms)))
+        squares += float(np.sum(np.square(terms)))
+    return total, size, squares**0.5
+
+
+def describe(value: Any, most: int = 6) -> str:
+    """``float32[3] = [1, 2, 3]``, shortened where it is long."""
+    aval = jax.typeof(value)
+    name = aval.str_short()
+    if not isinstance(aval, jax.core.ShapedArray) or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+        return name
+    flat = numbers(value).reshape(-1)
+    shown = ", ".join(f"{x:.6g}" for x in flat[:most])
+    if not aval.shape:
+        return f"{name} = {shown}"
+    return f"{name} = [{shown}{', ...' if flat.size > most else ''}]"

@@ -1,0 +1,257 @@
+"""One problem before all oracles: agreement, a convention at a kink, or a wrong derivative.
+
+Agreement is cheap. Where an oracle disagrees, the element that is off by most is settled by what needs no autodiff of
+the point itself: one-sided differences along that element, and the derivatives close by, whose hull is (a box around)
+Clarke's subdifferential. An answer inside it is a convention; "within the subdifferential" is a sound verdict (Lee,
+Park, Aiken, "On the correctness of automatic differentiation for neural networks", 2023).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from funcgrad.crosscheck.compare import ROUNDINGS, is_inexact, largest, numbers, pairing, tiny
+from funcgrad.crosscheck.evidence import Evidence, Index, Settled, between
+from funcgrad.crosscheck.oracles import (
+    Answer,
+    Float64Truth,
+    JaxReverse,
+    Oracle,
+    Pairing,
+    UnderVmap,
+    tangents,
+)
+from funcgrad.crosscheck.problem import CUSTOM, Problem
+from funcgrad.crosscheck.report import Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What is said of the cotangent of one value; numbers are those of its worst element."""
+
+    verdict: Verdict
+    position: int
+    index: Index = ()
+    subject: str = ""
+    ours: complex | None = None
+    theirs: complex | None = None
+    truth: complex | None = None
+    allowed: float | None = None
+    oracle: str = ""
+    reason: str = ""
+
+
+#: Two answers that agree are doubted by the derivatives close by only if those differ by this much of the largest.
+COARSE = 1e-2
+
+
+def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, seed: int = 0) -> list[Judgement]:
+    """What the oracles say of each cotangent of a problem, in the order of its values."""
+    blind = _cannot_be_judged(problem)
+    if blind:
+        return [Judgement(Verdict.UNSUPPORTED, i, reason=blind) for i in range(len(problem.values))]
+    evidence = Evidence(problem, tolerance, seed)
+    suspects: dict[int, tuple[Index, str]] = {}
+    consulted, kinked = [], False
+    for oracle in oracles:
+        if isinstance(oracle, Float64Truth) and not _asks_for_truth(evidence, suspects):
+            continue
+        answer = _answer(oracle, evidence)
+        if answer is not None:
+            consulted.append(oracle.name)
+            mapped = isinstance(oracle, UnderVmap)
+            found = _differences(evidence, answer, isinstance(oracle, Float64Truth))
+            if mapped and found:
+                return judge(dataclasses.replace(problem, ours=tuple(answer)),
+                             [o for o in oracles if not isinstance(o, UnderVmap)], tolerance, seed)
+            suspects |= {i: (index, oracle.name) for i, index in found.items() if i not in suspects}
+            continue
+        paired = _paired(oracle, evidence)
+        if paired is None:
+            continue
+        consulted.append(oracle.name)
+        kinked |= paired[0].kinked
+        if paired[1] and not suspects:
+            suspects |= {i: (index, oracle.name) for i, index in _locate(oracle, evidence).items()}
+    if not consulted:
+        return [Judgement(_unknown(leaf), i, reason="no oracle can judge this operation")
+                for i, leaf in enumerate(evidence.ours)]
+    return [_settle(evidence, i, *suspects[i]) if i in suspects else _agreement(evidence, i, consulted, kinked)
+            for i in range(len(problem.values))]
+
+
+def _cannot_be_judged(problem: Problem) -> str:
+    """Why nothing can be said, if so."""
+    if not all(np.all(np.isfinite(numbers(ct))) for ct in problem.cts):
+        return "the cotangent that came in is not finite"
+    if any(np.any(np.isnan(numbers(v))) for v in problem.values):
+        return "an operand is NaN"
+    return ""
+
+
+def _asks_for_truth(evidence: Evidence, suspects: dict[int, Any]) -> bool:
+    """One operation's own rounding is no reason to ask; a program's is, and so are users' rules and silence."""
+    problem = evidence.problem
+    return bool(problem.composite or problem.primitives & CUSTOM or evidence.theirs is None or suspects)
+
+
+def _answer(oracle: Oracle, evidence: Evidence) -> Answer | None:
+    if isinstance(oracle, JaxReverse):
+        return evidence.theirs
+    if isinstance(oracle, Float64Truth):
+        return evidence.truth
+    return oracle.answer(evidence.problem)
+
+
+def _differences(evidence: Evidence, answer: Answer, program: bool) -> dict[int, Index]:
+    """By position, the element that differs most from an answer; shapes that differ count as their first element."""
+    program = program and evidence.problem.composite
+    found = {}
+    for i, (ours, wanted) in enumerate(zip(evidence.ours, answer, strict=True)):
+        if not is_inexact(wanted) or not wanted.size:
+            continue
+        index = () if ours.shape != wanted.shape else evidence.off(i, wanted, program)
+        if index is not None:
+            found[i] = index
+    return found
+
+
+# ---- oracles that give inner products ----
+
+
+def _paired(oracle: Oracle, evidence: Evidence) -> tuple[Pairing, bool] | None:
+    """(what the oracle says along a random direction, whether our cotangents say something else)."""
+    if not evidence.truth_is_usable:
+        return None
+    direction = tangents(evidence.problem.values, evidence.rng, scaled=True)
+    found = oracle.pairing(evidence.problem, direction)
+    return None if found is None else (found, _disagrees(evidence, found, direction))
+
+
+def _disagrees(evidence: Evidence, found: Pairing, direction: Sequence[np.ndarray]) -> bool:
+    total, size, norm = pairing(evidence.ours, direction)
+    if not np.isfinite(total):
+        return True
+    problem = evidence.problem
+    relative = evidence.noise if problem.composite else ROUNDINGS * problem.eps
+    allowed = relative * (norm + abs(total)) + 1e-12 * (size + found.size)
+    allowed += sum(tiny(v.dtype) * v.size for v in problem.values)
+    if found.low - allowed <= total <= found.high + allowed:
+        return False
+    spread = evidence.exact_spread if problem.composite else list(map(np.fmax, evidence.spread, evidence.exact_spread))
+    allowed += ROUNDINGS * sum(float(np.sum(s * np.abs(d))) for s, d in zip(spread, direction, strict=True))
+    return not found.low - evidence.tolerance * allowed <= total <= found.high + evidence.tolerance * allowed
+
+
+def _locate(oracle: Oracle, evidence: Evidence) -> dict[int, Index]:
+    """The element that an inner product is wrong for, by halving the direction; nothing when no half is wrong."""
+    whole = tangents(evidence.problem.values, evidence.rng, scaled=True)
+    flat = np.concatenate([np.zeros(0), *(arrow.reshape(-1) for arrow in whole)])
+    elements = np.flatnonzero(flat)
+    while elements.size > 1:
+        middle = elements.size // 2
+        for half in (elements[:middle], elements[middle:]):
+            direction = _unflatten(np.where(np.isin(np.arange(flat.size), half), flat, 0), whole)
+            found = oracle.pairing(evidence.problem, direction)
+            if found is not None and _disagrees(evidence, found, direction):
+                elements = half
+                break
+        else:
+            return {}
+    if not elements.size:
+        return {}
+    ends = np.cumsum([arrow.size for arrow in whole])
+    position = int(np.searchsorted(ends, elements[0], side="right"))
+    inner = int(elements[0] - (ends[position] - whole[position].size))
+    return {position: tuple(int(k) for k in np.unravel_index(inner, whole[position].shape))}
+
+
+def _unflatten(flat: np.ndarray, like: Sequence[np.ndarray]) -> list[np.ndarray]:
+    ends = np.cumsum([leaf.size for leaf in like])[:-1]
+    return [part.reshape(leaf.shape) if np.iscomplexobj(leaf) else np.real(part).reshape(leaf.shape)
+            for part, leaf in zip(np.split(flat, ends), like, strict=True)]
+
+
+# ---- verdicts ----
+
+
+def _agreement(evidence: Evidence, position: int, consulted: Sequence[str], kinked: bool) -> Judgement:
+    ours, theirs = evidence.ours[position], evidence.theirs
+    index: Index = (0,) * ours.ndim
+    if not np.all(np.isfinite(ours)):
+        index = tuple(int(k) for k in np.argwhere(~np.isfinite(ours))[0])
+        return Judgement(Verdict.NONFINITE, position, index, "both" if theirs is not None else "funcgrad",
+                         ours[index].item(), None if theirs is None else theirs[position][index].item(),
+                         oracle=consulted[0], reason="the derivative is not finite here")
+    verdict = Verdict.CONVENTION if kinked else Verdict.MATCH
+    if not ours.size:
+        return Judgement(verdict, position, oracle=consulted[0])
+    index = tuple(int(k) for k in np.unravel_index(int(np.argmax(np.abs(ours))), ours.shape))
+    reason = "at a tie or a kink; the answer lies between the one-sided derivatives" if kinked else ""
+    return Judgement(verdict, position, index, "", ours[index].item(),
+                     None if theirs is None else theirs[position][index].item(), oracle=consulted[0], reason=reason)
+
+
+def _unknown(ours: np.ndarray) -> Verdict:
+    return Verdict.UNSUPPORTED if np.all(np.isfinite(ours)) else Verdict.NONFINITE
+
+
+def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Judgement:
+    """The verdict on an element that an oracle doubts."""
+    ours = evidence.ours[position]
+    theirs = None if evidence.theirs is None else evidence.theirs[position]
+    if theirs is not None and theirs.shape != ours.shape:
+        return Judgement(Verdict.WRONG, position, (), "funcgrad", oracle=suspect,
+                         reason=f"the cotangent has shape {ours.shape}, the operand {theirs.shape}")
+    mine = ours[index].item()
+    yours = None if theirs is None else theirs[index].item()
+    settled, close_by = between(evidence, position, index)
+    wanted = np.full(ours.shape, 0.0 if settled is None else settled.value)
+    reference = ours if evidence.truth is None else evidence.truth[position]
+    program = evidence.problem.composite
+    allowed = float(max(evidence.allowed(position, leaf, True, program)[index] for leaf in (wanted, reference)))
+    common: dict[str, Any] = {"position": position, "index": index, "ours": mine, "theirs": yours, "allowed": allowed}
+    if settled is None:
+        return _undecided(mine, suspect, common)
+    apart = yours is None or not abs(mine - yours) <= allowed
+    if apart and close_by is not None and settled.holds(mine, allowed):
+        settled = close_by  # differences alone are too coarse to tell the two answers apart
+    slack = allowed if apart or settled is not close_by else allowed + COARSE * largest(reference)
+    slack += 1e-3 * settled.width if settled.kinked else 0.0
+    good = settled.holds(mine, slack)
+    theirs_good = yours is None or settled.holds(yours, slack)
+    if good and theirs_good:
+        verdict = Verdict.CONVENTION if settled.kinked else Verdict.MATCH
+        return Judgement(verdict, oracle=settled.known_by, truth=None if settled.kinked else settled.value,
+                         reason="at a tie or a kink; inside the subdifferential" if settled.kinked else "", **common)
+    subject = "jax" if good else ("funcgrad" if yours is None or theirs_good else "both")
+    bad = mine if not good else yours
+    assert bad is not None
+    verdict = Verdict.WRONG if np.isfinite(bad) else Verdict.NONFINITE
+    return Judgement(verdict, subject=subject, oracle=settled.known_by, truth=settled.value,
+                     reason=_why(evidence, settled, verdict), **common)
+
+
+def _undecided(mine: complex, suspect: str, common: dict[str, Any]) -> Judgement:
+    if not np.isfinite(mine):
+        return Judgement(Verdict.NONFINITE, oracle=suspect, subject="funcgrad", reason="the derivative is not finite",
+                         **common)
+    yours = common["theirs"]
+    return Judgement(Verdict.WRONG, oracle=suspect, subject="" if suspect == JaxReverse().name else "funcgrad",
+                     truth=None if suspect == JaxReverse().name else yours,
+                     reason="the answers differ, and no finite difference can say which is right", **common)
+
+
+def _why(evidence: Evidence, settled: Settled, verdict: Verdict) -> str:
+    outputs = evidence.problem.outputs
+    if verdict is Verdict.NONFINITE:
+        return "the derivative exists and is finite, the answer is not"
+    if not all(np.all(np.isfinite(numbers(leaf))) for leaf in outputs):
+        return "the value itself is not finite in this precision; in float64 it is"
+    if settled.kinked:
+        return "there is a kink, and the answer lies outside the one-sided derivatives"
+    return "the answer is not the derivative of the function"

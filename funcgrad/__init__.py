@@ -36,6 +36,10 @@ _compat.hide_frames(os.path.dirname(__file__) + os.sep)
 _LAZY = {
     "explain": "funcgrad.inspection",
     "draw": "funcgrad.inspection",
+    "find_nonfinite": "funcgrad.inspection",
+    "debug_nonfinite": "funcgrad.inspection",
+    "NonfiniteError": "funcgrad.inspection",
+    "dead_paths": "funcgrad.inspection",
     "check": "funcgrad.crosscheck.check",
     "check_rule": "funcgrad.crosscheck.rule_battery",
     "substitute": "funcgrad.crosscheck.substitute",

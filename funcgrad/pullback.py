@@ -20,6 +20,7 @@ from funcgrad.planning import Plan
 from funcgrad.rule import MapClass, VJPRule, lookup
 from funcgrad.tracer import UNKNOWN, GraphTracer
 from funcgrad.trees import structure_difference
+from funcgrad.watching import WATCHER, at_source
 from funcgrad.zeros import strong_zeros, zeros_are_strong
 
 Array = Any
@@ -108,7 +109,7 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
         node_cts = [pending.pop(v, None) for v in node.outputs]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_mesh(node.mesh), at_source(node.source):
             contributions = node_cotangents(node, graph.avals, read, node_cts)
         _check(node, graph, contributions)
         _accumulate(pending, node.operands, contributions, node.active)
@@ -216,8 +217,11 @@ class Pullback:
         return jax.tree.unflatten(self.in_tree, full)
 
     def _pulled(self, leaves: Sequence[Array]) -> list[Array | None]:
-        return self.flat([leaf if carries_gradient(aval) else None
-                          for leaf, aval in zip(leaves, self.out_avals, strict=True)])
+        cts = [leaf if carries_gradient(aval) else None for leaf, aval in zip(leaves, self.out_avals, strict=True)]
+        results = self.flat(cts)
+        if WATCHER.value is not None:
+            WATCHER.value.pulled(self.flat, self.in_tree, cts, results)
+        return results
 
     def _checked(self, ct: Any) -> list[Array]:
         leaves, tree = jax.tree.flatten(ct)

@@ -29,6 +29,7 @@ from funcgrad.tapping import Taps, check_names
 from funcgrad.taps import Function, given_taps, taps_in_force
 from funcgrad.trees import canonical_argnums, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
+from funcgrad.watching import WATCHER
 from funcgrad.zeros import check_flag
 from funcgrad.zeros import strong_zeros as zeros_in_force
 
@@ -123,6 +124,8 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         with (jax.named_scope(f"pullback({recording.graph.name})"), zeros_in_force(strong_zeros),
               taps_in_force(functions)):
             cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
+            if WATCHER.value is not None:
+                WATCHER.value.swept(recording, cts, fun, numbers, chosen)
         of_inputs, of_probes = cts[:in_tree.num_leaves], cts[in_tree.num_leaves:]
         gradient = jax.tree.unflatten(in_tree, _materialized(recording, of_inputs))
         value = (out, recording.aux) if has_aux else out
@@ -197,6 +200,8 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
         push = _tangents_of(recording)
         with zeros_in_force(strong_zeros):
             columns = jax.vmap(lambda basis: push(jax.tree.leaves(basis)), out_axes=-1)(_standard_basis(chosen))
+            if WATCHER.value is not None:
+                WATCHER.value.swept(recording, columns, fun, numbers, chosen)
         columns = jax.tree.unflatten(recording.out_tree, columns)
         example = chosen[0] if isinstance(numbers, int) else chosen
         result = jax.tree.map(lambda leaf, column: _split_columns(example, leaf, column), out, columns)
@@ -293,6 +298,8 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     recording, _ = record_call(fun, tuple(primals), has_aux)
     with zeros_in_force(strong_zeros):
         out_tangents = _tangents_of(recording)(leaves)
+        if WATCHER.value is not None:
+            WATCHER.value.swept(recording, out_tangents, fun, range(len(primals)), primals)
     out = jax.tree.unflatten(recording.out_tree, recording.outputs)
     result = (out, jax.tree.unflatten(recording.out_tree, out_tangents))
     return (*result, recording.aux) if has_aux else result

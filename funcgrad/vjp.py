@@ -19,6 +19,7 @@ from funcgrad.graph import Graph, Operand, carries_gradient
 from funcgrad.planning import Policy, make_plan
 from funcgrad.pullback import FlatPullback, Pullback, sweep, zeros_like_aval
 from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
+from funcgrad.watching import WATCHER
 from funcgrad.zeros import strong_zeros as zeros_in_force
 from funcgrad.zeros import zeros_are_strong
 
@@ -168,6 +169,8 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     pullback = Pullback(recording.pullback(policy), in_tree, recording.out_tree,
                         tuple(graph.avals[: len(graph.inputs)]), tuple(recording.out_avals), strong)
     out = jax.tree.unflatten(recording.out_tree, recording.outputs)
+    if WATCHER.value is not None:
+        WATCHER.value.swept(recording, (), fun, range(len(primals)), primals)
     return (out, pullback, recording.aux) if has_aux else (out, pullback)
 
 

@@ -216,9 +216,17 @@ def _without_aux(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 def call_of(fun: Callable[..., Any], kind: str = "vjp") -> Call:
     """Where the user's program is now, and what it differentiates."""
-    name = getattr(inspect.unwrap(fun), "__name__", type(fun).__name__)
+    fun = _without_wrappers(fun)
+    name = getattr(fun, "__name__", type(fun).__name__)
     x64 = jax.dtypes.canonicalize_dtype(np.float64).itemsize == 8
     return Call(name, _compat.source_line(_compat.current_source()), kind, x64)
+
+
+def _without_wrappers(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """The user's function; JAX's gradient functions hand `vjp` one that fills in the other arguments."""
+    if getattr(fun, "__module__", "") == "jax._src.api_util" and inspect.isfunction(fun):
+        fun = inspect.getclosurevars(fun).nonlocals.get("f", fun)
+    return inspect.unwrap(fun)
 
 
 def unsupported(about: _About, error: Exception | None) -> None:

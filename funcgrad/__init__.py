@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from funcgrad import _compat
+from funcgrad.policies import budget, policy
 from funcgrad.rules.while_loop import checkpoints as while_checkpoints
 from funcgrad.taps import Tapped, tap
 from funcgrad.transforms import (
@@ -26,14 +27,15 @@ from funcgrad.transforms import (
 )
 from funcgrad.zeros import strong_zeros
 
-__all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "value_and_grad", "vjp",
-           "Tapped", "strong_zeros", "tap", "while_checkpoints"]
+__all__ = ["budget", "checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "policy",
+           "Tapped", "strong_zeros", "tap", "value_and_grad", "vjp", "while_checkpoints"]
 __version__ = "0.1.0"
 
 _compat.hide_frames(os.path.dirname(__file__) + os.sep)
 
 #: Imported when first asked for: a gradient alone pays nothing for them.
 _LAZY = {
+    "residuals": "funcgrad.inspection.kept",
     "explain": "funcgrad.inspection",
     "draw": "funcgrad.inspection",
     "find_nonfinite": "funcgrad.inspection",

@@ -1,27 +1,29 @@
 """Floor 3: what a pullback keeps, and what it computes again.
 
 The rules say which values the backward sweep reads. A plan says which of them are saved; the rest is recomputed from
-saved ones. The policy `minimal` is a minimum cut over the recorded graph: an edge inside each value weighs its bytes,
-the sources are inputs and results too dear to recompute, the sinks are the values that rules read.
+saved ones. Policies (`funcgrad.policies`) decide; all but "everything" and callables are minimum cuts (`funcgrad.cut`)
+that differ in what running an operation again costs (`funcgrad.cost`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import cache
 
-import numpy as np
-from jax.extend.core import jaxprs_in_params
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
-
+from funcgrad import cost
+from funcgrad.cut import cheapest_set
 from funcgrad.graph import Graph, Node
+from funcgrad.policies import Budget, Policy, Segments, checked, in_force, says_save
 from funcgrad.rule import MapClass, lookup
 
-#: "everything", "minimal", or a predicate ``(primitive, *avals, **params) -> saveable`` as in JAX's
-#: ``checkpoint_policies``.
-Policy = str | Callable[..., Any]
+#: Operations that are worth one byte, for operations that XLA fuses: nearly free, but not without end.
+FLOPS_PER_BYTE = 512.0
+#: In bytes: an operation more must be traced, compiled and started, however small its arrays are. Not in loops, where
+#: the values kept multiply and the operations to compile do not.
+OVERHEAD = 4096.0
+#: For "minimal": an operation is worth next to nothing, but of two plans with equal bytes the shorter is taken.
+LEAST_PRICE, STEPS = 1e-9, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +33,13 @@ class Plan:
     Attributes:
       saved: numbers of the values that are kept, in order; some may be inputs or outputs of the graph.
       recomputed: indices of the nodes that run again before the backward sweep, in order.
+      nested: the policy that was in force when the graph was recorded: programs inside programs that run again keep
+        what they kept then.
     """
 
     saved: tuple[int, ...]
     recomputed: tuple[int, ...]
+    nested: Policy = "auto"
 
 
 def node_reads(node: Node) -> tuple[int, ...]:
@@ -55,38 +60,97 @@ def backward_nodes(graph: Graph) -> list[int]:
     visited = []
     for index in range(len(graph.nodes) - 1, -1, -1):
         node = graph.nodes[index]
-        moving = (v for v, active in zip(node.outputs, node.out_active, strict=True) if active)
-        if any(node.active) and any(v in wanted for v in moving):
-            visited.append(index)
-            wanted.update(v for v, active in zip(node.operands, node.active, strict=True)
-                          if active and isinstance(v, int))
+        for output, active in zip(node.outputs, node.out_active, strict=True):
+            if active and output in wanted:
+                visited.append(index)
+                for operand, flag in zip(node.operands, node.active, strict=True):
+                    if flag and isinstance(operand, int):
+                        wanted.add(operand)
+                break
     return visited[::-1]
 
 
-def make_plan(graph: Graph, policy: Policy = "minimal", free: Iterable[int] = ()) -> Plan:
+def make_plan(graph: Graph, policy: Policy = "auto", free: Iterable[int] = (), repetitions: int = 1) -> Plan:
     """Decide which values to save.
 
     Args:
       graph: the recorded program.
-      policy: "everything" saves each value that a rule reads; "minimal" saves the fewest bytes without recomputing
-        contractions, linear algebra or loops; a callable saves what it says, and inputs.
+      policy: see `funcgrad.policies`.
       free: values that cost nothing to save because somebody holds them anyway.
+      repetitions: how often the program runs, keeping as much each time.
 
     Raises:
       ValueError: for an unknown policy.
     """
+    policy = checked(policy)
     needed = {v for index in backward_nodes(graph) for v in node_reads(graph.nodes[index])}
     if policy == "everything":
-        return Plan(tuple(sorted(needed)), ())
-    free = frozenset(free)
-    if policy == "minimal":
-        saved = _minimum_cut(graph, needed, free)
-    elif callable(policy):
-        saved = _saved_by_policy(graph, needed, free, policy)
-    else:
-        raise ValueError(f"unknown policy {policy!r}.\nTo fix: use 'everything', 'minimal' or a callable of "
-                         "jax.checkpoint_policies.")
-    return _completed(graph, needed, saved)
+        return Plan(tuple(sorted(needed)), (), in_force())
+    return _completed(graph, needed, _saved(graph, needed, frozenset(free), policy, repetitions))
+
+
+def _saved(graph: Graph, needed: set[int], free: frozenset[int], policy: Policy, repetitions: int) -> set[int]:
+    if isinstance(policy, Budget):
+        return _saved_within(graph, needed, free, policy.bytes, repetitions)
+    if policy == "auto":
+        return cheapest_set(graph, needed, free, _auto_price(graph, repetitions))
+    if policy == "minimal" or isinstance(policy, Segments):
+        return cheapest_set(graph, needed, free, _price(_flops(graph, repetitions), LEAST_PRICE))
+    assert callable(policy)
+    return _saved_by_policy(graph, needed, free, policy)
+
+
+def _auto_price(graph: Graph, repetitions: int) -> Callable[[int], float]:
+    """Nothing dear twice; what XLA fuses into its neighbours costs a little."""
+    overhead = OVERHEAD if repetitions == 1 else 0.0
+
+    def price(index: int) -> float:
+        node = graph.nodes[index]
+        return cost.NEVER if cost.node_is_dear(node) else overhead + cost.node_flops(node, graph) / FLOPS_PER_BYTE
+
+    return price
+
+
+def _price(flops: Callable[[int], float], bytes_per_flop: float) -> Callable[[int], float]:
+    """Everything that can run again may, at so many bytes for an operation."""
+    return lambda index: flops(index) * bytes_per_flop
+
+
+def _flops(graph: Graph, repetitions: int) -> Callable[[int], float]:
+    """Operations of each node. Outside of loops no loop runs twice: it would need its residuals at once."""
+
+    def flops(index: int) -> float:
+        node = graph.nodes[index]
+        return cost.NEVER if repetitions == 1 and cost.runs_loop(node) else cost.node_flops(node, graph)
+
+    return cache(flops)
+
+
+def _saved_within(graph: Graph, needed: set[int], free: frozenset[int], limit: int, repetitions: int) -> set[int]:
+    """The highest price of an operation at which what is kept fits, or else the fewest bytes.
+
+    The price is a Lagrange multiplier: of all plans that keep as many bytes, the cut for a price repeats least.
+    """
+
+    def fits(saved: set[int]) -> bool:
+        return sum(cost.value_bytes(graph.avals[v]) for v in saved - free) <= limit
+
+    saved = cheapest_set(graph, needed, free, _auto_price(graph, repetitions))
+    if fits(saved):
+        return saved
+    flops = _flops(graph, repetitions)
+    low, high = LEAST_PRICE, 1.0
+    best = cheapest_set(graph, needed, free, _price(flops, low))
+    if not fits(best):
+        return best
+    for _step in range(STEPS):
+        middle = (low * high) ** 0.5
+        saved = cheapest_set(graph, needed, free, _price(flops, middle))
+        if fits(saved):
+            low, best = middle, saved
+        else:
+            high = middle
+    return best
 
 
 def _completed(graph: Graph, needed: set[int], saved: set[int]) -> Plan:
@@ -102,123 +166,17 @@ def _completed(graph: Graph, needed: set[int], saved: set[int]) -> Plan:
             recomputed.add(index)
             pending.extend(v for v in graph.nodes[index].operands if isinstance(v, int))
     kept = {v for v in used if v in saved or v not in graph.producers}
-    return Plan(tuple(sorted(kept)), tuple(sorted(recomputed)))
+    return Plan(tuple(sorted(kept)), tuple(sorted(recomputed)), in_force())
 
 
-def _saved_by_policy(graph: Graph, needed: set[int], free: frozenset[int], policy: Callable[..., Any]) -> set[int]:
+def _saved_by_policy(graph: Graph, needed: set[int], free: frozenset[int], policy: Callable[..., object]) -> set[int]:
     """Values that the user's policy calls saveable, with those that cannot be computed twice."""
-    saved = set(free)
+    saved, decided_inside = set(free), policy == in_force()
     for node in graph.nodes:
+        if decided_inside:  # what a program inside keeps, it keeps by this same policy
+            saved.update(node.hidden)
         avals = [graph.avals[v] if isinstance(v, int) else v.aval for v in node.operands]
-        if not node.rerunnable or _says_save(policy(node.primitive, *avals, **node.params)):
+        if not node.rerunnable or says_save(policy(node.primitive, *avals, **node.params)):
             saved.update(node.outputs)
             saved.update(node.hidden)
     return saved
-
-
-def _says_save(answer: Any) -> bool:
-    # A policy answers with a bool or with one of JAX's marker classes; an offloaded value is a saved one here.
-    return bool(answer) if isinstance(answer, bool) else type(answer).__name__ != "RecomputeType" and (
-        getattr(answer, "__name__", "") != "RecomputeType")
-
-
-def is_dear(node: Node) -> bool:
-    """True when running a node again costs more than keeping its outputs: contractions, loops, effects."""
-    if not node.rerunnable:
-        return True
-    return primitive_is_dear(node.primitive, node.params)
-
-
-def primitive_is_dear(primitive: Any, params: dict[str, Any]) -> bool:
-    """Whether a primitive, or one in the programs among its params, is registered as dear or has effects."""
-    pending = [(primitive, params)]
-    while pending:
-        primitive, params = pending.pop()
-        rule = lookup(primitive)
-        if rule is None or rule.dear:
-            return True
-        for jaxpr in jaxprs_in_params(params):
-            if jaxpr.effects:
-                return True
-            pending.extend((eqn.primitive, eqn.params) for eqn in jaxpr.eqns)
-    return False
-
-
-def value_bytes(aval: Any) -> int:
-    """Bytes of one value."""
-    size, dtype = getattr(aval, "size", 0), getattr(aval, "dtype", None)
-    return int(size) * int(getattr(dtype, "itemsize", 8))
-
-
-# ---- the cut ----
-
-
-def _minimum_cut(graph: Graph, needed: set[int], free: frozenset[int]) -> set[int]:
-    """The values to save so that all of `needed` can be computed from them and from `free`, with the fewest bytes."""
-    edges, sources = _recompute_edges(graph, needed, free)
-    values = sorted({v for edge in edges for v in edge} | sources | (needed - free))
-    if not sources:
-        return set(free)
-    fixed = {v for v in needed if v in sources}
-    if fixed == sources and not edges:
-        return fixed | free
-    return _cut(values, edges, sources, needed - free, [value_bytes(graph.avals[v]) for v in values]) | free
-
-
-def _recompute_edges(graph: Graph, needed: set[int], free: frozenset[int]) -> tuple[list[tuple[int, int]], set[int]]:
-    """Edges operand -> value over all that recomputing `needed` may run, and the values that only saving can give."""
-    edges: dict[tuple[int, int], None] = {}  # a set in insertion order: an operand may be read twice
-    sources: set[int] = set()
-    seen: set[int] = set()
-    dear: dict[int, bool] = {}
-    pending = [v for v in needed if v not in free]
-    while pending:
-        value = pending.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        index = graph.producers.get(value)
-        if index is not None and index not in dear:
-            dear[index] = is_dear(graph.nodes[index])
-        if index is None or dear[index]:
-            sources.add(value)
-            continue
-        for operand in graph.nodes[index].operands:
-            if isinstance(operand, int) and operand not in free:
-                edges[operand, value] = None
-                pending.append(operand)
-    return list(edges), sources
-
-
-def _cut(values: Sequence[int], edges: Sequence[tuple[int, int]], sources: set[int], sinks: set[int],
-         sizes: Sequence[int]) -> set[int]:
-    """Minimum vertex cut between `sources` and `sinks`, as near to the sinks as possible (less to recompute)."""
-    position = {v: i for i, v in enumerate(values)}
-    count = len(values)
-    source, sink = 2 * count, 2 * count + 1
-    weights = _scaled(sizes)
-    infinite = int(weights.sum()) + 1
-    inner = np.arange(count)
-    tails = [2 * inner, np.array([2 * position[u] + 1 for u, _ in edges], int),
-             np.full(len(sources), source), np.array([2 * position[v] + 1 for v in sorted(sinks)], int)]
-    heads = [2 * inner + 1, np.array([2 * position[v] for _, v in edges], int),
-             np.array([2 * position[v] for v in sorted(sources)], int), np.full(len(sinks), sink)]
-    capacity = np.concatenate([weights, np.full(len(edges) + len(sources) + len(sinks), infinite)])
-    network = csr_array((capacity.astype(np.int32), (np.concatenate(tails), np.concatenate(heads))),
-                        shape=(2 * count + 2,) * 2)
-    flow = maximum_flow(network, source, sink).flow
-    left = (network - flow).tocsr()
-    left.data[left.data < 0] = 0
-    left.eliminate_zeros()
-    reaches_sink = breadth_first_order(left.T.tocsr(), sink, return_predecessors=False)
-    beyond = np.zeros(2 * count + 2, bool)
-    beyond[reaches_sink] = True
-    return {v for v, i in position.items() if beyond[2 * i + 1] and not beyond[2 * i]}
-
-
-def _scaled(sizes: Sequence[int]) -> np.ndarray:
-    """Positive integer weights whose sum fits the 32 bits of scipy's flow."""
-    weights = np.maximum(np.asarray(sizes, np.int64), 1)
-    limit = 2**29
-    unit = max(1, -(-int(weights.sum()) // limit))
-    return np.maximum(weights // unit, 1)

@@ -15,8 +15,10 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
+from funcgrad.detours import Around, Detours
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.planning import Plan
+from funcgrad.policies import given
 from funcgrad.rule import MapClass, VJPRule, lookup
 from funcgrad.tracer import UNKNOWN, GraphTracer
 from funcgrad.trees import structure_difference
@@ -67,20 +69,23 @@ def run_node(node: Node, read: Read) -> list[Array]:
     return [*outputs, *(hidden[v] for v in node.hidden)]
 
 
-def node_cotangents(node: Node, avals: Sequence[Any], read: Read,
-                    cts: Sequence[Array | None]) -> Sequence[Array | None]:
-    """The backward step of one node: cotangents of its operands from those of its outputs."""
+def node_cotangents(node: Node, avals: Sequence[Any], read: Read, cts: Sequence[Array | None],
+                    around: Around | None = None) -> Sequence[Array | None]:
+    """The backward step of one node: cotangents of its operands from those of its outputs.
+
+    Of an operand in `around` it is the cotangent of the value that the operand was made of.
+    """
     if node.pullback is not None:
         leaves = [read(v) if isinstance(v, int) else v.value for v in node.pullback.leaves]
         return jax.tree.unflatten(node.pullback.tree, leaves)(tuple(cts))
     rule = lookup(node.primitive)
     if rule is None or rule.kind in (MapClass.CONSTANT, MapClass.UNSUPPORTED):
         return [None] * len(node.operands)
-    return _apply_rule(rule, node, avals, read, cts)
+    return _apply_rule(rule, node, avals, read, cts, around or {})
 
 
-def _apply_rule(rule: VJPRule, node: Node, avals: Sequence[Any], read: Read,
-                cts: Sequence[Array | None]) -> Sequence[Array | None]:
+def _apply_rule(rule: VJPRule, node: Node, avals: Sequence[Any], read: Read, cts: Sequence[Array | None],
+                around: Around) -> Sequence[Array | None]:
     reads_out, reads_operands = rule.keeps(node.active)
     operands = [
         (v.value if kept else v.aval) if isinstance(v, Literal) else (read(v) if kept else avals[v])
@@ -88,8 +93,9 @@ def _apply_rule(rule: VJPRule, node: Node, avals: Sequence[Any], read: Read,
     ]
     outs = tuple(read(v) if reads_out else avals[v] for v in node.outputs)
     several = node.primitive.multiple_results
-    return rule.cotangents(node.active, tuple(cts) if several else cts[0], outs if several else outs[0], operands,
-                           node.params)
+    shapes = [around[i][0] if i in around else operand for i, operand in enumerate(operands)] if around else operands
+    return rule.cotangents(node.active, tuple(cts) if several else cts[0], outs if several else outs[0],
+                           shapes if rule.kind is MapClass.LINEAR else operands, node.params, shapes)
 
 
 def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array | None]:
@@ -105,15 +111,27 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
             return sweep(graph, read, cts)
     pending: dict[int, Array] = {}
     _accumulate(pending, graph.outputs, cts)
+    detours = Detours(graph)
     for node in reversed(graph.nodes):
         node_cts = [pending.pop(v, None) for v in node.outputs]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
         with _compat.in_mesh(node.mesh), at_source(node.source):
-            contributions = node_cotangents(node, graph.avals, read, node_cts)
-        _check(node, graph, contributions)
-        _accumulate(pending, node.operands, contributions, node.active)
+            operands, contributions = _step(node, read, node_cts, detours)
+        _check(node, operands, graph, contributions)
+        _accumulate(pending, operands, contributions, node.active)
     return [pending.get(v) if flag else None for v, flag in zip(graph.inputs, graph.active, strict=True)]
+
+
+def _step(node: Node, read: Read, cts: Sequence[Array | None],
+          detours: Detours) -> tuple[Sequence[Any], Sequence[Array | None]]:
+    """What gets a cotangent when a node is pulled, by the shortest way, and the cotangents."""
+    past = detours.past_sum(node, cts[0]) if len(node.operands) == 1 else None
+    if past is not None:
+        return [past[1]], [past[0]]
+    around = detours.around(node)
+    contributions = node_cotangents(node, detours.graph.avals, read, cts, around)
+    return [around[i][1] if i in around else v for i, v in enumerate(node.operands)], contributions
 
 
 def _accumulate(pending: dict[int, Array], values: Iterable[Any], cts: Iterable[Array | None],
@@ -123,12 +141,12 @@ def _accumulate(pending: dict[int, Array], values: Iterable[Any], cts: Iterable[
             pending[value] = add_cotangents(pending.get(value), ct)
 
 
-def _check(node: Node, graph: Graph, cts: Sequence[Array | None]) -> None:
+def _check(node: Node, operands: Sequence[Any], graph: Graph, cts: Sequence[Array | None]) -> None:
     """Raise RuleError unless each cotangent fits its operand."""
     name = str(node.primitive)
     if len(cts) != len(node.operands):
         raise errors.wrong_count(name, len(node.operands), len(cts), node.line)
-    for position, (operand, ct, flag) in enumerate(zip(node.operands, cts, node.active, strict=True)):
+    for position, (operand, ct, flag) in enumerate(zip(operands, cts, node.active, strict=True)):
         if ct is None or not flag or not isinstance(operand, int):
             continue
         wanted, given = graph.avals[operand], _compat.typeof(ct)
@@ -161,7 +179,8 @@ class FlatPullback:
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         values = dict(zip(self.plan.saved, self.residuals, strict=True))
-        recompute(self.graph, self.plan.recomputed, values)
+        with given(self.plan.nested):  # programs inside keep what they kept when they were recorded
+            recompute(self.graph, self.plan.recomputed, values)
         return sweep(self.graph, values.__getitem__, cts)
 
 

@@ -69,10 +69,45 @@ class Over:
         return lax.div(self.numerator, self.denominator)
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Stands for an operand that is another value with axes of size 1 put in, when the other one's cotangent is wanted.
+
+    So the cotangent of a bias is one sum; with the axes put in and taken out again it would be three operations.
+
+    Attributes:
+      aval: of the operand.
+      inserted: its axes of size 1 that the other value does not have.
+    """
+
+    aval: Aval
+    inserted: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The operand's shape."""
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> Any:
+        """The operand's dtype."""
+        return self.aval.dtype
+
+    def gathered(self, ct: Array) -> Array:
+        """The other value's cotangent."""
+        stretched = {i for i, (mine, whole) in enumerate(zip(self.shape, ct.shape, strict=True)) if mine != whole}
+        summed = lax.reduce_sum(ct, tuple(sorted(stretched.union(self.inserted))))
+        kept = [i for i in range(ct.ndim) if i not in self.inserted]
+        back = tuple(kept.index(i) for i in stretched.difference(self.inserted))
+        return lax.expand_dims(summed, back) if back else summed
+
+
 def unbroadcast(ct: Array, operand: Array) -> Array:
     """A cotangent in its operand's dtype and summed to its shape: binary primitives stretch axes of size 1."""
     if ct.dtype != operand.dtype:  # `mul` can give a wider result than its operands
         ct = lax.convert_element_type(ct, operand.dtype)
+    if isinstance(operand, Spread):
+        return operand.gathered(ct)
     if ct.shape == operand.shape:
         return ct
     if operand.shape == ():
@@ -153,8 +188,8 @@ class VJPRule:
             for flag, function in zip(active, self.functions, strict=True)
         ]
 
-    def cotangents(self, active: Sequence[bool], ct: Any, out: Any, operands: Sequence[Any],
-                   params: dict[str, Any]) -> Sequence[Array | None]:
+    def cotangents(self, active: Sequence[bool], ct: Any, out: Any, operands: Sequence[Any], params: dict[str, Any],
+                   shapes: Sequence[Any] | None = None) -> Sequence[Array | None]:
         """Cotangents of the operands, None for inactive ones and for symbolic zeros.
 
         Args:
@@ -163,12 +198,13 @@ class VJPRule:
           out: the output, or its aval where `keeps` says that it is not read; a tuple for several results.
           operands: values, or avals where `keeps` says so.
           params: the primitive's params.
+          shapes: of elementwise maps, what to sum to: the operands themselves, unless there is a `Spread` among them.
         """
         if self.kind is MapClass.POINTWISE:
             partials = self.partials(active, out, operands, params)
             weighted = _weighted_strongly if zeros.zeros_are_strong() else _weighted
             return [None if partial is None else weighted(ct, partial, operand)
-                    for partial, operand in zip(partials, operands, strict=True)]
+                    for partial, operand in zip(partials, shapes or operands, strict=True)]
         if zeros.zeros_are_strong() and (self.kind is MapClass.BILINEAR or self.mixes == zeros.PRODUCTS):
             leading = (out,) if self.kind is MapClass.CLOSED_FORM else ()
             return [

@@ -22,9 +22,11 @@ from funcgrad.checks import (
     check_tangents,
     dtype_of,
 )
-from funcgrad.eager import backward
 from funcgrad.graph import Graph
+from funcgrad.policies import Policy, check_policy
+from funcgrad.policies import given as policy_in_force
 from funcgrad.pullback import materialize
+from funcgrad.replanning import backward_as_planned
 from funcgrad.tapping import Taps, check_names
 from funcgrad.taps import Function, given_taps, taps_in_force
 from funcgrad.trees import canonical_argnums, split_arguments
@@ -43,7 +45,7 @@ __all__ = ["checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "m
 
 def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
          allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
-         strong_zeros: bool | None = None,
+         strong_zeros: bool | None = None, policy: Policy | None = None,
          taps: Mapping[str, Function] | None = None) -> Callable[..., Any]:
     """A function that computes the gradient of a scalar function; drop-in for ``jax.grad``.
 
@@ -56,6 +58,7 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
       reduce_axes: must be empty; JAX no longer uses it either.
       strong_zeros: whether a zero cotangent stays zero, whatever the local partial is: 0 * inf = 0, 0 * NaN = 0. None:
         as in the context `funcgrad.strong_zeros`, which is off by default.
+      policy: what is kept for the backward sweep, see `funcgrad.policy`; None: as in that context, "auto" by default.
       taps: for names given to `funcgrad.tap`, a pure function each: what the cotangent that arrives there becomes.
 
     Returns:
@@ -70,7 +73,7 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
     12.0
     """
     value_and_gradient = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, reduce_axes,
-                                        strong_zeros=strong_zeros, taps=taps)
+                                        strong_zeros=strong_zeros, policy=policy, taps=taps)
 
     @functools.wraps(fun, updated=())
     def gradient(*args: Any, **kwargs: Any) -> Any:
@@ -83,6 +86,7 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
 def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
                    strong_zeros: bool | None = None,
+                   policy: Policy | None = None,
                    taps: Mapping[str, Function] | None = None,
                    return_taps: bool = False) -> Callable[..., tuple[Any, ...]]:
     """A function that computes a scalar function and its gradient; drop-in for ``jax.value_and_grad``.
@@ -104,6 +108,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
     check_callable(fun)
     check_flag(strong_zeros)
+    check_policy(policy)
     functions, numbers = given_taps(taps), canonical_argnums(argnums)
 
     @functools.wraps(fun, updated=())
@@ -111,21 +116,22 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         check_enough_arguments(numbers, args)
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_inputs("grad", chosen, holomorphic, allow_int)
-        passed = Taps() if return_taps else None
-        recording, in_tree = record_call(partial if passed is None else passed.watched(partial), chosen, has_aux)
-        if functions:
-            check_names([name for name, _ in functions], recording.graph)
-        if passed is not None:
-            recording = passed.opened(recording)
-        out = jax.tree.unflatten(recording.out_tree, recording.outputs)
-        check_scalar(out)
-        check_outputs("grad", out, holomorphic)
-        # what a profile shows
-        with (jax.named_scope(f"pullback({recording.graph.name})"), zeros_in_force(strong_zeros),
-              taps_in_force(functions)):
-            cts = backward(recording, [lax.full_like(recording.outputs[0], 1)], fun)
-            if WATCHER.value is not None:
-                WATCHER.value.swept(recording, cts, fun, numbers, chosen)
+        with policy_in_force(policy):
+            passed = Taps() if return_taps else None
+            recording, in_tree = record_call(partial if passed is None else passed.watched(partial), chosen, has_aux)
+            if functions:
+                check_names([name for name, _ in functions], recording.graph)
+            if passed is not None:
+                recording = passed.opened(recording)
+            out = jax.tree.unflatten(recording.out_tree, recording.outputs)
+            check_scalar(out)
+            check_outputs("grad", out, holomorphic)
+            # what a profile shows
+            with (jax.named_scope(f"pullback({recording.graph.name})"), zeros_in_force(strong_zeros),
+                  taps_in_force(functions)):
+                cts = backward_as_planned(recording, [lax.full_like(recording.outputs[0], 1)], fun)
+                if WATCHER.value is not None:
+                    WATCHER.value.swept(recording, cts, fun, numbers, chosen)
         of_inputs, of_probes = cts[:in_tree.num_leaves], cts[in_tree.num_leaves:]
         gradient = jax.tree.unflatten(in_tree, _materialized(recording, of_inputs))
         value = (out, recording.aux) if has_aux else out
@@ -144,7 +150,8 @@ def _materialized(recording: Recording, cts: Sequence[Any]) -> list[Any]:
 
 
 def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-           allow_int: bool = False, *, strong_zeros: bool | None = None) -> Callable[..., Any]:
+           allow_int: bool = False, *, strong_zeros: bool | None = None,
+           policy: Policy | None = None) -> Callable[..., Any]:
     """The Jacobian, row by row, by reverse mode; drop-in for ``jax.jacrev``.
 
     Args: see `grad`; `fun` may return any pytree of arrays.
@@ -158,13 +165,14 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     """
     check_callable(fun)
     check_flag(strong_zeros)
+    check_policy(policy)
     numbers = canonical_argnums(argnums)
 
     @functools.wraps(fun, updated=())
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_inputs("jacrev", chosen, holomorphic, allow_int)
-        out, pullback, *aux = vjp(partial, *chosen, has_aux=has_aux, strong_zeros=strong_zeros)
+        out, pullback, *aux = vjp(partial, *chosen, has_aux=has_aux, strong_zeros=strong_zeros, policy=policy)
         check_outputs("jacrev", out, holomorphic)
         rows = jax.vmap(pullback)(_standard_basis(out))
         example = chosen[0] if isinstance(numbers, int) else chosen
@@ -211,15 +219,17 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
 
 
 def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
-            holomorphic: bool = False, *, strong_zeros: bool | None = None) -> Callable[..., Any]:
+            holomorphic: bool = False, *, strong_zeros: bool | None = None,
+            policy: Policy | None = None) -> Callable[..., Any]:
     """The Hessian as a dense array, forward mode over reverse mode; drop-in for ``jax.hessian``.
 
-    Args: see `grad`; `strong_zeros` is for both modes.
+    Args: see `grad`; `strong_zeros` is for both modes, `policy` for the reverse one.
 
     >>> hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
     """
-    jacobian = jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, strong_zeros=strong_zeros)
+    jacobian = jacrev(fun, argnums, has_aux=has_aux, holomorphic=holomorphic, strong_zeros=strong_zeros,
+                      policy=policy)
     return jacfwd(jacobian, argnums, has_aux=has_aux, holomorphic=holomorphic, strong_zeros=strong_zeros)
 
 
@@ -318,7 +328,7 @@ def _tangents_of(recording: Recording) -> Callable[[Sequence[Any]], list[Any]]:
 
 
 def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *,
-        strong_zeros: bool | None = None) -> Any:
+        strong_zeros: bool | None = None, policy: Policy | None = None) -> Any:
     """The product of the Hessian of a scalar function with `tangents`, forward mode over reverse mode.
 
     Args:
@@ -326,6 +336,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
       primals: tuple or list, where the Hessian is taken.
       tangents: tuple or list, what it is multiplied with.
       strong_zeros: see `grad` and `jvp`.
+      policy: see `grad`.
 
     Returns:
       A tuple of the structure of `primals`; for a single primal, that one product.
@@ -333,7 +344,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     >>> float(hvp(lambda x: x**3, (2.0,), (1.0,)))
     12.0
     """
-    gradient = grad(fun, tuple(range(len(primals))), allow_int=True, strong_zeros=strong_zeros)
+    gradient = grad(fun, tuple(range(len(primals))), allow_int=True, strong_zeros=strong_zeros, policy=policy)
     _, product = jvp(gradient, primals, tangents, strong_zeros=strong_zeros)
     return product[0] if len(primals) == 1 else product
 

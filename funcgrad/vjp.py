@@ -13,10 +13,11 @@ from typing import Any
 import jax
 from jax.extend.core import set_current_trace, take_current_trace
 
-from funcgrad import _compat
+from funcgrad import _compat, policies
 from funcgrad.checks import check_callable, check_no_references
 from funcgrad.graph import Graph, Operand, carries_gradient
-from funcgrad.planning import Policy, make_plan
+from funcgrad.planning import make_plan
+from funcgrad.policies import Budget, Policy
 from funcgrad.pullback import FlatPullback, Pullback, sweep, zeros_like_aval
 from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
 from funcgrad.watching import WATCHER
@@ -54,8 +55,9 @@ class Recording:
         """Avals of the outputs."""
         return [self.graph.avals[v] if isinstance(v, int) else v.aval for v in self.graph.outputs]
 
-    def pullback(self, policy: Policy, free: Sequence[int] = ()) -> FlatPullback:
-        """The pullback of this run, with what `policy` keeps."""
+    def pullback(self, policy: Policy) -> FlatPullback:
+        """The pullback of this run, with what `policy` keeps. A budget is for what nobody holds anyway."""
+        free = (*self.graph.inputs, *self.graph.captured) if isinstance(policy, Budget) else ()
         plan = make_plan(self.graph, policy, free)
         return FlatPullback(self.graph, plan, tuple(map(self.read, plan.saved)))
 
@@ -135,7 +137,7 @@ def _canonical_output(leaf: Any, name: str) -> Any:
 
 
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (),
-        policy: Policy = "minimal", strong_zeros: bool | None = None) -> Any:
+        policy: Policy | None = None, strong_zeros: bool | None = None) -> Any:
     """The value of ``fun(*primals)`` and its pullback.
 
     Args:
@@ -143,7 +145,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
       *primals: where it is evaluated.
       has_aux: whether `fun` returns a pair whose second element is not differentiated.
       reduce_axes: must be empty; JAX no longer uses it either.
-      policy: what the pullback keeps, see `funcgrad.planning.make_plan`.
+      policy: what the pullback keeps, see `funcgrad.policy`; None: as the context says.
       strong_zeros: whether the pullback keeps zero cotangents zero, see `funcgrad.strong_zeros`; None: as the context.
 
     Returns:
@@ -162,11 +164,13 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to vjp is deprecated")
     check_callable(fun)
-    recording, in_tree = record_call(fun, primals, has_aux)
+    with policies.given(policy):
+        recording, in_tree = record_call(fun, primals, has_aux)
+        flat = recording.pullback(policies.in_force())
     graph = recording.graph
     with zeros_in_force(strong_zeros):
         strong = zeros_are_strong()
-    pullback = Pullback(recording.pullback(policy), in_tree, recording.out_tree,
+    pullback = Pullback(flat, in_tree, recording.out_tree,
                         tuple(graph.avals[: len(graph.inputs)]), tuple(recording.out_avals), strong)
     out = jax.tree.unflatten(recording.out_tree, recording.outputs)
     if WATCHER.value is not None:

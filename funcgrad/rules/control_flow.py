@@ -1,4 +1,7 @@
-"""Control flow: `cond`/`switch` and `scan` (with it `map`, `fori_loop` of a static trip count, `associative_scan`)."""
+"""Control flow: `cond`/`switch` and `scan` (with it `map`, `fori_loop` of a static trip count, `associative_scan`).
+
+`segments.py` has the rule of `scan`: that of this module, or the same in segments.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,7 @@ def scan_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, num_con
                  reverse: bool, unroll: Any) -> tuple[list[Array], Any]:
     """Run the loop with its residuals stacked."""
     count = len(jaxpr.out_avals)
-    scanned = len(operands) - num_consts - num_carry
-    kind = BodyKind(
-        free_inputs=(True,) * num_consts + (False,) * num_carry + (True,) * scanned,
-        free_outputs=(False,) * num_carry + (True,) * (count - num_carry),
-        invariant=(True,) * num_consts + (False,) * (num_carry + scanned), inline=True)
-    staged, active = fixed_point(lambda flags: stage_forward(jaxpr, flags, kind), active, num_consts, num_carry)
+    staged, active = stage_loop(active, len(operands), jaxpr, num_consts, num_carry, length)
     results = p.scan_p.bind(*operands, jaxpr=staged.jaxpr, num_consts=num_consts, num_carry=num_carry, length=length,
                             reverse=reverse, unroll=unroll)
     spec = ScanSpec(staged.graph, staged.plan, staged.layout, active, num_consts, num_carry, length, reverse, unroll)
@@ -50,6 +48,17 @@ def scan_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, num_con
     stacked |= dict(zip(staged.layout.hidden, results[count:], strict=True))
     constants = dict(zip(staged.layout.constants, staged.constants, strict=True))
     return list(results[:count]), ScanPullback(spec, consts, constants, stacked)
+
+
+def stage_loop(active: tuple[bool, ...], operands: int, jaxpr: Any, num_consts: int, num_carry: int, length: int,
+               **_others: Any) -> tuple[StagedForward, tuple[bool, ...]]:
+    """The forward program of a loop's body, and which of the loop's `operands` have a cotangent in some iteration."""
+    count, scanned = len(jaxpr.out_avals), operands - num_consts - num_carry
+    kind = BodyKind(
+        free_inputs=(True,) * num_consts + (False,) * num_carry + (True,) * scanned,
+        free_outputs=(False,) * num_carry + (True,) * (count - num_carry),
+        invariant=(True,) * num_consts + (False,) * (num_carry + scanned), inline=True, repetitions=length)
+    return fixed_point(lambda flags: stage_forward(jaxpr, flags, kind), active, num_consts, num_carry)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,5 +336,4 @@ def pull_branch(spec: tuple, *args: Array) -> list[Array]:
     ]
 
 
-higher_order(p.scan_p, scan_forward, dear=True)
 higher_order(p.cond_p, cond_forward)

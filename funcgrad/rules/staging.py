@@ -13,9 +13,13 @@ from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from jax.extend.core import ClosedJaxpr
+from jax.interpreters.partial_eval import dce_jaxpr
+
 from funcgrad import _compat
 from funcgrad.graph import Graph
-from funcgrad.planning import Plan, Policy, make_plan
+from funcgrad.planning import Plan, make_plan
+from funcgrad.policies import Policy, Segments, given, in_force, inside, own_policy
 from funcgrad.trace import Mode, evaluate
 from funcgrad.vjp import record
 
@@ -66,14 +70,16 @@ class BodyKind:
       free_outputs: likewise for the outputs.
       invariant: for each input, whether it is the same in every iteration.
       inline: whether nested `jit`s become part of the body's graph.
-      policy: what to keep.
+      policy: what to keep; None: as the context says.
+      repetitions: how often the body runs, each time keeping as much.
     """
 
     free_inputs: tuple[bool, ...]
     free_outputs: tuple[bool, ...]
     invariant: tuple[bool, ...] | None = None
     inline: bool = False
-    policy: Policy = "minimal"
+    policy: Policy | None = None
+    repetitions: int = 1
 
 
 # Weak in the body's program: the staged programs go when JAX's own caches let the body go.
@@ -91,14 +97,16 @@ def stage_forward(jaxpr: Any, active: tuple[bool, ...], kind: BodyKind) -> Stage
 
 def _stage_forward(jaxpr: Any, active: tuple[bool, ...], kind: BodyKind) -> StagedForward:
     found: list[tuple[Graph, Plan, Layout, tuple[Array, ...]]] = []
+    policy = own_policy(in_force(), kind.repetitions) if kind.policy is None else kind.policy
 
     def forward(*args: Array) -> list[Array]:
         name = jaxpr.jaxpr.debug_info.func_name
-        recording = record(partial(_evaluate_flat, jaxpr), args, active, name=name,
-                           mode=Mode(inline=kind.inline, constants=True))
-        graph = recording.graph
-        free, invariant = _free_values(graph, kind)
-        plan = make_plan(graph, kind.policy, free)
+        with given(inside(in_force(), kind.repetitions)):
+            recording = record(partial(_evaluate_flat, jaxpr), args, active, name=name,
+                               mode=Mode(inline=kind.inline, constants=True))
+            graph = recording.graph
+            free, invariant = _free_values(graph, kind)
+            plan = make_plan(graph, policy, free, kind.repetitions)
         layout = _layout(graph, plan, kind, invariant)
         constants = tuple(recording.values[plan.saved[i]] for i in layout.constants)
         found.append((graph, plan, layout, constants))
@@ -106,6 +114,9 @@ def _stage_forward(jaxpr: Any, active: tuple[bool, ...], kind: BodyKind) -> Stag
 
     staged = _compat.stage(forward, [v.aval for v in jaxpr.jaxpr.invars], jaxpr.jaxpr.debug_info.func_name)
     (static,) = found
+    if isinstance(in_force(), Segments):  # what a segment keeps while it is pulled is not computed going forward
+        inner, _ = dce_jaxpr(staged.jaxpr, [True] * len(staged.jaxpr.outvars), instantiate=True)
+        staged = ClosedJaxpr(inner, staged.consts)
     return StagedForward(staged, *static)
 
 

@@ -165,6 +165,7 @@ def run_backward(static: tuple[WhileSpec, tuple[int, ...]], *args: Array) -> lis
     spec, given = static
     (count, stride, marks), buffers, consts, constants, out_cts = split(
         args, 3, len(spec.kept), len(spec.read_consts), len(spec.layout.constants))
+    spec = dataclasses.replace(spec, slots=marks.shape[0])  # as many as the forward run took
     back = Iteration(spec, dict(zip(spec.read_consts, consts, strict=True)), constants)
     inner_stride = lax.max(lax.div(stride, np.int32(spec.slots)), np.int32(1))  # 1 up to slots ** 2 iterations
     by_output = dict(zip(given, out_cts, strict=True))

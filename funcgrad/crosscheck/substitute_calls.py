@@ -6,9 +6,11 @@ callback that carries two booleans when the gradients agree and everything that 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +36,8 @@ Array = Any
 STATIC = {"static": True}
 #: JAX's own, whatever stands under their names in a block.
 JAX_VJP: Any = jax.vjp
+_NOT_THE_USERS = (os.path.dirname(jax.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep,
+                  contextlib.__file__)
 JAX_HESSIAN: Any = jax.hessian
 
 
@@ -219,7 +223,18 @@ def call_of(fun: Callable[..., Any], kind: str = "vjp") -> Call:
     fun = _without_wrappers(fun)
     name = getattr(fun, "__name__", type(fun).__name__)
     x64 = jax.dtypes.canonicalize_dtype(np.float64).itemsize == 8
-    return Call(name, _compat.source_line(_compat.current_source()), kind, x64)
+    return Call(name, _user_line(), kind, x64)
+
+
+def _user_line() -> str:
+    """The user's line. While `jit` traces, JAX's traceback ends at the traced function, so the frames are walked."""
+    line = _compat.source_line(_compat.current_source())
+    frame = inspect.currentframe() if line == "<unknown>" else None
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame = frame.f_back
+    if frame is None:
+        return line
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} in `{frame.f_code.co_qualname}`"
 
 
 def _without_wrappers(fun: Callable[..., Any]) -> Callable[..., Any]:

@@ -160,7 +160,8 @@ def row_of(judgement: Judgement, problem: Problem, what: str, place: Place, orde
         relative_error(deviating, truth) if known and failing else None,  # type: ignore[arg-type]
         judgement.allowed, tuple(map(describe, problem.values)) if failing else (),
         "; ".join(map(describe, problem.cts)) if failing else "",
-        snippet(problem, judgement, order) if failing and node is not None else "", reason)
+        snippet(problem, judgement.position, judgement.index, truth) if failing and node is not None else "", reason,
+        int(np.size(problem.ours[judgement.position])))
 
 
 def _misfit(node: Node, recording: Recording, given: Sequence[Array | None]) -> tuple[str, str] | None:

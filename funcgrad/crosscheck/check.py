@@ -124,7 +124,7 @@ class _Check:
                 return Report(name, tuple([*rows, *_dead(recording, found, self.names)]))
         rows, found = judged_sweep(recording, cts, self.settings, mapped=_is_vmap(self.fun))
         whole = self._whole(recording, cts, found)
-        return Report(name, tuple([*_masked(rows, whole), *whole, *_dead(recording, found, self.names)]))
+        return Report(name, tuple([*_in_context(rows, whole), *whole, *_dead(recording, found, self.names)]))
 
     def _cotangents(self, recording: Recording) -> list[Array | None]:
         """A cotangent for each output that carries a gradient."""
@@ -171,13 +171,27 @@ class _Check:
         return rows
 
 
-def _masked(rows: list[Row], whole: list[Row]) -> list[Row]:
-    """A NaN inside that does not reach the gradient (`where` takes the other branch) is nobody's fault."""
-    if any(row.verdict is Verdict.NONFINITE for row in whole) or not whole:
+def _in_context(rows: list[Row], whole: list[Row]) -> list[Row]:
+    """The operations' rows in the light of the whole gradient.
+
+    A NaN inside that does not reach the gradient (`where` takes the other branch) is nobody's fault. Nor is a rule of
+    JAX that is right only for the operands which the program gives it (`eigh` after symmetrizing), when JAX's whole
+    gradient is right.
+    """
+    if not whole or any(row.verdict is Verdict.NONFINITE for row in whole):
         return rows
-    reason = "not finite here, but masked later: the whole gradient is finite"
-    return [dataclasses.replace(row, verdict=Verdict.UNSUPPORTED, snippet="", reason=reason)
-            if row.verdict is Verdict.NONFINITE else row for row in rows]
+    right = all(row.verdict in (Verdict.MATCH, Verdict.CONVENTION) for row in whole)
+    found = []
+    for row in rows:
+        if row.verdict is Verdict.NONFINITE:
+            row = dataclasses.replace(row, verdict=Verdict.UNSUPPORTED, snippet="",
+                                      reason="not finite here, but masked later: the whole gradient is finite")
+        elif row.verdict is Verdict.WRONG and right and row.subject in ("jax", ""):
+            row = dataclasses.replace(row, verdict=Verdict.CONVENTION, snippet="",
+                                      reason="jax's rule differs from the derivative of this operation alone, but its "
+                                      "whole gradient is right")
+        found.append(row)
+    return found
 
 
 # ---- paths that are cut ----

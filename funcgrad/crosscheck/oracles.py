@@ -24,6 +24,9 @@ Answer = list[np.ndarray]
 
 #: Primitives in whose program a step of the inputs changes which random numbers are drawn, or what a callback says.
 NOT_SMOOTHLY_REPEATABLE = REJECTION_SAMPLERS | {"random_gamma_grad", "pure_callback", "io_callback", "ffi_call"}
+#: Programs with one of these, or of more kinds of operations, are compiled before they are run many times.
+LOOPS = frozenset({"scan", "while", "cond"})
+MANY = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +182,7 @@ def difference(problem: Problem, direction: Sequence[np.ndarray]) -> Slope | Non
         return None
     starts, cts = list(map(numbers, problem.values)), list(map(numbers, problem.cts))
     with double():
-        run = jax.jit(problem.wide) if problem.composite else problem.wide
+        run = jax.jit(problem.wide) if problem.primitives & LOOPS or len(problem.primitives) > MANY else problem.wide
 
         def along(h: float) -> tuple[float, float]:
             moved = [jax.numpy.asarray(start + h * arrow) for start, arrow in zip(starts, direction, strict=True)]

@@ -64,6 +64,7 @@ class Row:
       ct: short description of the cotangent that came in.
       snippet: a Python program that shows the row by itself; empty where there is none.
       reason: one sentence in words.
+      elements: how many numbers were judged.
     """
 
     verdict: Verdict
@@ -83,6 +84,7 @@ class Row:
     ct: str = ""
     snippet: str = ""
     reason: str = ""
+    elements: int = 1
 
     @property
     def failing(self) -> bool:

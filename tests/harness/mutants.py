@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -40,14 +41,46 @@ MUTATIONS: dict[str, Mutation] = {
 KINDS = (*MUTATIONS, "dropped", "swapped")
 
 
+def _transposed(ct: Any) -> Any:
+    if ct.ndim < 2:
+        return lax.rev(ct, (0,)) if ct.ndim else ct
+    return lax.reshape(lax.transpose(ct, tuple(reversed(range(ct.ndim)))), ct.shape)
+
+
+def _one_in_many(ct: Any) -> Any:
+    place = jnp.arange(ct.size) == ct.size // 2
+    return ct + lax.convert_element_type(lax.reshape(place, ct.shape), ct.dtype) * (ct + lax.full_like(ct, 0.1))
+
+
+def _second_order(ct: Any) -> Any:
+    return ct + lax.mul(lax.full_like(ct, 0.5), ct - lax.stop_gradient(ct))
+
+
+def _under_vmap(ct: Any) -> Any:
+    return lax.add(ct, ct) if type(ct).__name__ == "BatchTracer" else ct
+
+
+#: Wrong in a way that only a special look finds. `at zero` needs the operands and acts where one of them is 0.
+HIDDEN: dict[str, Mutation] = {
+    "transposed": _transposed,
+    "one in many": _one_in_many,
+    "second order": _second_order,
+    "under vmap": _under_vmap,
+}
+AT_ZERO = "at zero"
+ALL_KINDS = (*KINDS, *HIDDEN, AT_ZERO)
+
+
 @contextlib.contextmanager
-def mutated(primitive_name: str, kind: str, operand: int | None = None) -> Iterator[list[str]]:
+def mutated(primitive_name: str, kind: str, operand: int | None = None,
+            forget: Callable[[], None] | None = None) -> Iterator[list[str]]:
     """The table with one wrong rule in it; the right one is back afterwards.
 
     Args:
       primitive_name: whose rule.
-      kind: one of `KINDS`.
+      kind: one of `ALL_KINDS`.
       operand: only this operand's cotangent; None: every one.
+      forget: what drops programs made with another table; default: JAX's and funcgrad's caches.
 
     Yields:
       A list that grows whenever a wrong function of the rule is called.
@@ -55,18 +88,23 @@ def mutated(primitive_name: str, kind: str, operand: int | None = None) -> Itera
     (primitive,) = (p for p in registry.rules() if p.name == primitive_name)
     right = registry._RULES[primitive]
     calls: list[str] = []
+    forget = forget or clear_caches  # backward programs compiled with another table must not be used again
     registry._RULES[primitive] = mutant(right, kind, calls, operand)
-    _forget_programs()
+    forget()
     try:
         yield calls
     finally:
         registry._RULES[primitive] = right
-        _forget_programs()
+        forget()
 
 
-def _forget_programs() -> None:
-    """Backward programs compiled with another table must not be used again."""
-    clear_caches()
+def forget_staged() -> None:
+    """Drop what funcgrad staged with another table; what JAX compiled for itself and for oracles stays."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("funcgrad."):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
 
 
 def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = None) -> VJPRule:
@@ -78,6 +116,9 @@ def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = No
             return change(function(*args, **params))
 
         return wrong
+
+    if kind == AT_ZERO:
+        return _wrong_at_zero(right, calls)
 
     if right.kind is MapClass.JOINT:
         functions = (after(right.functions[0], lambda cts: spoil(cts, kind, operand)),)
@@ -94,6 +135,26 @@ def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = No
     return dataclasses.replace(right, functions=functions, kept=kept if kind == "swapped" else right.kept)
 
 
+def _wrong_at_zero(right: VJPRule, calls: list[str]) -> VJPRule:
+    """A pointwise rule that is off by one where an operand is 0."""
+    def after(function: Callable[..., Any], index: int) -> Callable[..., Any]:
+        def wrong(out: Any, *operands: Any, **params: Any) -> Any:
+            calls.append(AT_ZERO)
+            operand = operands[index]
+
+            def change(partial: Any) -> Any:
+                return partial + lax.convert_element_type(lax.eq(operand, lax.full_like(operand, 0)), partial.dtype)
+
+            return _spoil_one(function(out, *operands, **params), change)
+
+        return wrong
+
+    assert right.kind is MapClass.POINTWISE
+    functions = tuple(None if f is None else after(f, i) for i, f in enumerate(right.functions))
+    return dataclasses.replace(right, functions=functions,
+                               kept=(registry.Kept(True, (), True),) * len(functions))
+
+
 def spoil(cts: Sequence[Any], kind: str, operand: int | None) -> list[Any]:
     """A list of cotangents or partials (None for none), made wrong."""
     if kind == "swapped":
@@ -101,7 +162,8 @@ def spoil(cts: Sequence[Any], kind: str, operand: int | None) -> list[Any]:
     chosen = [operand in (None, i) for i in range(len(cts))]
     if kind == "dropped":
         return [None if flag else ct for ct, flag in zip(cts, chosen, strict=True)]
-    return [_spoil_one(ct, MUTATIONS[kind]) if flag else ct for ct, flag in zip(cts, chosen, strict=True)]
+    change = MUTATIONS[kind] if kind in MUTATIONS else HIDDEN[kind]
+    return [_spoil_one(ct, change) if flag else ct for ct, flag in zip(cts, chosen, strict=True)]
 
 
 def _spoil_one(ct: Any, change: Mutation) -> Any:

@@ -13,7 +13,7 @@ from jax import lax
 
 from funcgrad import _compat
 from funcgrad.checks import check_callable
-from funcgrad.graph import carries_gradient
+from funcgrad.graph import Graph, Node, carries_gradient
 from funcgrad.inspection.mending import mends
 from funcgrad.inspection.naming import argument_names, value_names
 from funcgrad.inspection.origins import Found, Program, Search, bad, host, innermost, is_elementwise, search
@@ -99,19 +99,27 @@ def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...], aroun
     if origin.given:
         return _given_place(birth, names, inside)
     node = graph.nodes[origin.index]
-    line = Line.of(node)
+    line = _line(birth)
     operand = node.operands[origin.value]
     number = operand if origin.backward else node.outputs[origin.value]
     assert isinstance(number, int)
     array = birth.search.cts[number] if origin.backward else program.read(number)
     index, text = _first_bad(array)
-    lanes = batches(node.source.name_stack) - around
-    batch = tuple(Inside("batch index", number=i) for i in index[:max(lanes, 0)])
+    batch = tuple(Inside("batch index", number=index[axis]) for axis in _batch_axes(graph, node, number, around))
     ct = birth.search.cts.get(node.outputs[0]) if origin.backward and is_elementwise(node) else None
     operands = _operands_at(birth, index) if is_elementwise(node) else ()
     return Place(line.operation, line.file, line.line, line.function, line.code, line.expression,
                  "cotangent" if origin.backward else "value", text, index, graph.avals[number].str_short(), operands,
                  None if ct is None else _element(ct, index), (*inside, *birth.inside, *batch))
+
+
+def _line(birth: Found) -> Line:
+    """The line of the birth; where nobody knows it, as in a rule that was staged, that of the program around it."""
+    node = birth.search.program.graph.nodes[birth.origin.index]
+    own = Line.of(node)
+    around = (Line.of(level.program.graph.nodes[index]) for level, index in reversed(birth.outer))
+    known = next((line for line in (own, *around) if line.line), own)
+    return dataclasses.replace(known, operation=own.operation)
 
 
 def _given_place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...]) -> Place:
@@ -131,6 +139,24 @@ def _given_place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...])
 def batches(name_stack: Any) -> int:
     """How many `vmap`s a name stack tells of; their axes are the first ones of an array."""
     return sum(getattr(entry, "name", "") == "vmap" for entry in getattr(name_stack, "stack", ()))
+
+
+def _batch_axes(graph: Graph, node: Node, number: int, around: int) -> tuple[int, ...]:
+    """The axes of a value that are those of `vmap`.
+
+    Nothing in a recorded program tells them apart. JAX's rules put most of them first; where one stays behind (an
+    elementwise operation under ``in_axes=1``) it is the axis whose length the other operations under that `vmap` have.
+    """
+    count = batches(node.source.name_stack) - around
+    shape = graph.avals[number].shape
+    if count <= 0 or len(shape) < count:
+        return ()
+    if count > 1:
+        return tuple(range(count))
+    alike = [graph.avals[v].shape for other in graph.nodes if batches(other.source.name_stack) - around == 1
+             for v in other.outputs]
+    scores = [sum(size in other for other in alike) for size in shape]
+    return (scores.index(max(scores)),)
 
 
 def _first_bad(array: Array) -> tuple[tuple[int, ...], str]:

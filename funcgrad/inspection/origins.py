@@ -224,14 +224,14 @@ def backward_origins(program: Program, values: dict[int, Origin],
             own = Origin(True, len(graph.nodes) - index, index, position)
             cts[value] = add_cotangents(cts.get(value), ct)
             if bad(ct).any():
-                found = _cotangent_origin(node, values, origins) or own
+                found = _cotangent_origin(node, ct, values, origins) or own
                 origins[value] = earliest([found, *([origins[value]] if value in origins else [])]) or own
             elif value not in origins and bad(cts[value]).any():  # the sum overflows
                 origins[value] = own
     return cts, origins
 
 
-def _cotangent_origin(node: Node, values: dict[int, Origin], cts: dict[int, Origin]) -> Origin | None:
+def _cotangent_origin(node: Node, ct: Array, values: dict[int, Origin], cts: dict[int, Origin]) -> Origin | None:
     """Where a backward step has its numbers from that are not finite; None when it made them itself."""
     arriving = [cts[v] for v in node.outputs if v in cts]
     read = [values[v] for v in node_reads(node) if v in values]
@@ -239,7 +239,7 @@ def _cotangent_origin(node: Node, values: dict[int, Origin], cts: dict[int, Orig
     computed = [origin for origin in (*arriving, *read, *own) if not origin.given]
     if computed:
         return earliest(computed)
-    return earliest(arriving)
+    return earliest(arriving) if np.isnan(host(ct)).any() else earliest([*arriving, *read])
 
 
 # ---- into the programs inside ----

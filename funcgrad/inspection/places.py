@@ -34,7 +34,8 @@ class Line:
     @staticmethod
     def of(node: Node) -> Line:
         """The line of a recorded operation."""
-        operation = operation_name(node)
+        held = node.params.get("call_jaxpr") if str(node.primitive).startswith("custom_") else None
+        operation = operation_name(node) if held is None else held.jaxpr.debug_info.func_name
         frames = user_frames(node.source)
         if not frames:
             return Line(operation)

@@ -1,0 +1,318 @@
+"""Where a NaN comes from: inside every kind of program, eagerly and compiled, and what is no fault."""
+
+import doctest
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import funcgrad
+from funcgrad.inspection import Nonfinite, NonfiniteError
+from funcgrad.inspection.mending import mends
+from funcgrad.inspection.places import Line, Place
+
+X = np.array([1.0, 0.0, 4.0], np.float32)
+XS = np.stack([X + 1, X + 1, X, X + 1])
+
+
+def masked_root(x: Any) -> Any:
+    return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+
+
+@jax.custom_vjp
+def doubled(x: Any) -> Any:
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, ct: (2 * ct,))
+
+
+def code(report: Nonfinite) -> str:
+    assert report.place is not None
+    return report.place.code
+
+
+# ---- in programs inside the program ----
+
+PROGRAMS: dict[str, tuple[Callable[..., Any], Any, dict[str, int]]] = {
+    "eager": (masked_root, X, {}),
+    "jit": (jax.jit(jax.jit(masked_root)), X, {}),
+    "checkpoint": (jax.checkpoint(masked_root), X, {}),
+    "scan": (lambda xs: lax.scan(lambda c, x: (c + masked_root(x), None), 0.0, xs)[0], XS, {"scan step": 2}),
+    "reversed scan": (lambda xs: lax.scan(lambda c, x: (c + masked_root(x), None), 0.0, xs, reverse=True)[0], XS,
+                      {"scan step": 2}),
+    "map": (lambda xs: jnp.sum(lax.map(masked_root, xs)), XS, {"scan step": 2}),
+    "carried": (lambda x: lax.scan(lambda c, _: (c - 1, masked_root(c)), x, None, length=2)[1].sum(),
+                np.array([3.0, 1.0], np.float32), {"scan step": 1}),
+    "while": (lambda x: lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] - 1, s[2] + masked_root(s[1])),
+                                       (0, x, 0.0))[2], X + 2, {"while iteration": 2}),
+    "cond": (lambda x: lax.cond(x[0] > 0, masked_root, jnp.sum, x), X, {"cond branch": 1}),
+    "switch": (lambda x: lax.switch(2, [jnp.sum, jnp.max, masked_root], x), X, {"cond branch": 2}),
+    "vmap": (lambda xs: jnp.mean(jax.vmap(masked_root)(xs)), XS, {"batch index": 2}),
+    "jit in vmap": (lambda xs: jnp.mean(jax.vmap(jax.jit(masked_root))(xs)), XS, {"batch index": 2}),
+    "vmap of the second axis": (lambda xs: jnp.mean(jax.vmap(masked_root, 1)(xs)), XS.T, {"batch index": 2}),
+    "nested vmap": (lambda xs: jnp.mean(jax.vmap(jax.vmap(masked_root))(xs)), XS[None], {"batch index": 2}),
+    "vmap in scan": (lambda xs: lax.scan(lambda c, x: (c + jax.vmap(masked_root)(x).sum(), None), 0.0, xs)[0],
+                     np.stack([XS + 1, XS]), {"scan step": 1, "batch index": 2}),
+    "scan in jit in cond": (
+        lambda xs: lax.cond(xs.sum() > 0, jax.jit(lambda xs: lax.scan(
+            lambda c, x: (c + masked_root(x), None), 0.0, xs)[0]), jnp.sum, xs), XS,
+        {"scan step": 2, "cond branch": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_operation_is_found_in_every_kind_of_program(name: str) -> None:
+    function, argument, steps = PROGRAMS[name]
+    report = funcgrad.find_nonfinite(function, argument)
+    assert report and report.place is not None
+    assert (report.place.operation, report.place.function) == ("sqrt", "masked_root")
+    assert "jnp.sqrt(x)" in report.place.code and report.place.file == __file__
+    assert report.place.steps == steps
+    assert report.place.operands == (0.0,) and report.place.cotangent == 0.0
+    assert report.hidden_by is not None and report.hidden_by.operation == "where"
+
+
+def test_a_value_that_a_later_iteration_reads_is_blamed_where_it_was_made() -> None:
+    def body(state: tuple, _: Any) -> tuple:
+        log, x = state
+        return (jnp.log(x), x - 1), jnp.where(jnp.isfinite(log), log * x, x)
+
+    report = funcgrad.find_nonfinite(lambda x: lax.scan(body, (x, x), None, length=5)[1].sum(), 2.0)
+    assert report.place is not None and report.place.operation == "log" and report.place.phase == "value"
+    assert report.place.operands == (0.0,) and report.place.steps == {"scan step": 2}
+
+
+def test_own_rules_are_opened() -> None:
+    @jax.custom_jvp
+    def f(x: Any) -> Any:
+        return x * 2
+
+    @f.defjvp
+    def slope(primals: tuple, tangents: tuple) -> tuple:
+        (x,), (t,) = primals, tangents
+        return f(x), t * 2 / x
+
+    @jax.custom_vjp
+    def h(x: Any) -> Any:
+        return x * 2
+
+    h.defvjp(lambda x: (h(x), x), lambda x, ct: (ct * 2 / x,))
+    for rule, kind in ((f, "custom_jvp rule"), (h, "custom_vjp rule")):
+        report = funcgrad.find_nonfinite(rule, 0.0)
+        assert report.place is not None and report.place.operation == "div" and "2 / x" in report.place.code
+        assert kind in [inside.what for inside in report.place.inside]
+        assert any("rule of your own" in mend for mend in report.mends)
+
+        def calls_it(x: Any, rule: Callable = rule) -> Any:
+            return rule(x) * 2
+
+        report = funcgrad.find_nonfinite(jax.jit(calls_it), 0.0)  # staged, a rule may be known by its caller only
+        assert report.place is not None and report.place.operation == "div"
+        assert "rule(x)" in report.place.code or "2 / x" in report.place.code
+
+
+# ---- what counts ----
+
+
+def test_values_come_before_cotangents() -> None:
+    report = funcgrad.find_nonfinite(lambda x: jnp.sum(jnp.sqrt(x - 1) * jnp.log(x)), X)
+    assert report.place is not None and (report.place.operation, report.place.phase) == ("sqrt", "value")
+    assert report.in_value and report.place.operands == (-1.0,) and report.place.number == "nan"
+    assert report.place.index == (1,) and report.hidden_by is None
+
+
+def test_infinite_masks_are_no_fault() -> None:
+    def attention(x: Any) -> Any:
+        return jnp.sum(jax.nn.softmax(jnp.where(x > 0.5, x, -jnp.inf)) * x)
+
+    assert funcgrad.find_nonfinite(attention, X).ok
+    report = funcgrad.find_nonfinite(attention, X * 0)  # all masked: -inf - -inf
+    assert report.place is not None and (report.place.operation, report.place.number) == ("sub", "nan")
+
+
+def test_an_infinity_that_disappears_again_is_not_told_of() -> None:
+    assert funcgrad.find_nonfinite(lambda x: jnp.sum(x / (1 + lax.stop_gradient(jnp.exp(x + 200)))), X).ok
+
+
+def test_what_is_given_is_named_as_given() -> None:
+    report = funcgrad.find_nonfinite(lambda weights: jnp.sum(weights["a"] * 2), {"a": np.array([1.0, np.nan])})
+    assert report.place is not None and report.place.phase == "input" and report.place.index == (1,)
+    assert "weights.a" in str(report)
+    constant = jnp.array([1.0, jnp.inf])
+    report = funcgrad.find_nonfinite(lambda x: jnp.sum(x * constant), np.ones(2, np.float32))
+    assert report.place is not None and report.place.phase == "constant" and report.in_gradient == ("x",)
+
+
+def test_the_element_is_told_among_others_that_were_bad_before() -> None:
+    def f(x: Any) -> Any:
+        return jnp.sum(jnp.exp(x + jnp.array([-jnp.inf, 0.0])))
+
+    report = funcgrad.find_nonfinite(f, np.array([1.0, 200.0], np.float32))
+    assert report.place is not None and (report.place.operation, report.place.index) == ("exp", (1,))
+
+
+def test_half_precision_and_complex_numbers() -> None:
+    report = funcgrad.find_nonfinite(lambda x: jnp.sum(x**2), jnp.array([1.0, 300.0], jnp.float16))
+    assert report.place is not None and report.place.number == "inf" and report.place.index == (1,)
+    report = funcgrad.find_nonfinite(lambda x: jnp.sum(1 / x).real, jnp.array([1.0, 0.0], jnp.complex64))
+    assert report.place is not None and report.place.operation == "div"
+    report = funcgrad.find_nonfinite(lambda x: jnp.sum(jnp.log(x)), jnp.array([1.0, 0.0], jnp.bfloat16))
+    assert report.place is not None and report.place.operation == "log"
+
+
+def test_matrices() -> None:
+    report = funcgrad.find_nonfinite(lambda a: jnp.sum(jnp.linalg.cholesky(a)), -np.eye(2, dtype=np.float32))
+    assert report.place is not None and report.place.operation == "cholesky"
+    assert "positive definite" in report.mends[0]
+
+
+def test_keywords_and_integers_are_passed_on() -> None:
+    report = funcgrad.find_nonfinite(lambda x, n, *, shift: jnp.sum(jnp.sqrt(x - shift)) * n, X, 2, shift=4.0)
+    assert report.in_gradient == ("x",) and report.place is not None
+
+
+def test_a_gradient_may_be_searched_too() -> None:
+    """The function is what is asked for; its gradient is a function as well, whose lines are the function's."""
+    report = funcgrad.find_nonfinite(funcgrad.grad(masked_root), X)
+    assert report.in_value and report.place is not None
+    assert report.place.operation == "div" and "jnp.sqrt(x)" in report.place.code
+
+
+# ---- wrong inputs, and the report itself ----
+
+
+def test_tracers_are_refused_with_advice() -> None:
+    with pytest.raises(TypeError, match="debug_nonfinite"):
+        jax.jit(lambda x: funcgrad.find_nonfinite(masked_root, x))(X)
+    with pytest.raises(TypeError):
+        funcgrad.find_nonfinite(3.0, X)
+    with pytest.raises(TypeError, match="report must be a function"):
+        funcgrad.debug_nonfinite(report="print")
+
+
+def test_the_report_prints_and_travels() -> None:
+    report = funcgrad.find_nonfinite(masked_root, X)
+    text = str(report)
+    for part in ("the gradient with respect to x is not finite", "sqrt(0.0)", "index 1", "in `masked_root`", "`where`",
+                 "safe = jnp.where(x > 0, x, 1.0)", "jnp.where(x > 0, jnp.sqrt(safe), 0.0)", "strong_zeros=True",
+                 "jnp.sqrt(x + tiny)", "To fix:"):
+        assert part in text
+    told = json.loads(report.to_json())
+    assert told["place"]["operation"] == "sqrt" and told["place"]["index"] == [1] and not told["ok"]
+    assert hash(report) == hash(funcgrad.find_nonfinite(masked_root, X)) and report.found
+    fine = funcgrad.find_nonfinite(masked_root, X + 1)
+    assert fine.ok and not fine and "finite" in str(fine) and json.loads(fine.to_json())["ok"]
+
+
+def test_a_mend_reads_the_line_whatever_stands_there() -> None:
+    place = Place("div", "f.py", 1, "f", "y = where(m, a / b[0], c)", "a / b[0]", cotangent=0.0)
+    hidden = Line("where", "f.py", 1, "f", "y = where(m, a / b[0], c)", "where(m, a / b[0], c)")
+    first = mends(place, hidden)[0]
+    assert "safe = jnp.where(m, b[0], 1.0)" in first and "where(m, a / safe, c)" in first
+    for expression in ("", "a +", "f(x)(y)", "x[", "[a for a in b]"):
+        assert mends(Place("log", "f.py", 1, "f", expression, expression, cotangent=0.0), hidden)
+    assert mends(Place("some_new_operation"), None)
+
+
+# ---- the context ----
+
+
+def found_in(run: Callable[[], Any]) -> Nonfinite:
+    with pytest.raises(NonfiniteError) as caught, funcgrad.debug_nonfinite():
+        run()
+    assert caught.value.report.place is not None
+    return caught.value.report
+
+
+COMPILED: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
+    "eager": (lambda: funcgrad.grad(masked_root)(X), {}),
+    "jit": (lambda: jax.jit(funcgrad.value_and_grad(masked_root))(X), {}),
+    "jit of vmap": (lambda: jax.jit(jax.vmap(funcgrad.grad(masked_root)))(XS), {"batch index": 2}),
+    "nested vmap": (lambda: jax.vmap(jax.vmap(funcgrad.grad(masked_root)))(np.stack([XS + 1, XS])), {"batch index": 2}),
+    "vmap of one argument": (lambda: jax.jit(jax.vmap(funcgrad.grad(lambda x, w: masked_root(x) * w), (0, None)))(
+        XS, 2.0), {"batch index": 2}),
+    "behind a rule of its own": (lambda: jax.jit(funcgrad.grad(lambda x: masked_root(doubled(x))))(X), {}),
+    "in a scan": (lambda: jax.jit(lambda xs: lax.scan(lambda c, x: (c, funcgrad.grad(masked_root)(x)), 0.0, xs))(XS),
+                  {"call": 2}),
+    "of a scan": (lambda: jax.jit(funcgrad.grad(PROGRAMS["scan"][0]))(XS), {"scan step": 2}),
+    "vjp": (lambda: jax.jit(lambda x: funcgrad.vjp(masked_root, x)[1](1.0))(X), {}),
+    "jacrev": (lambda: jax.jit(funcgrad.jacrev(lambda x: jnp.sqrt(x)))(X), {"batch index": 1}),
+    "jvp": (lambda: jax.jit(lambda x: funcgrad.jvp(lambda x: jnp.sqrt(x), (x,), (x,)))(X), {}),
+    "hessian": (lambda: funcgrad.hessian(lambda x: jnp.sum(x**1.5))(X), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_context_finds_it_in_compiled_code(name: str) -> None:
+    run, steps = COMPILED[name]
+    report = found_in(run)
+    assert report.place is not None and report.place.operation in ("sqrt", "pow")
+    assert report.place.steps == steps if name != "nested vmap" else [
+        inside.number for inside in report.place.inside] == [1, 2]
+    assert report.place.file == __file__
+
+
+def test_strong_zeros_are_seen() -> None:
+    with funcgrad.debug_nonfinite():
+        gradient = jax.jit(funcgrad.grad(masked_root, strong_zeros=True))(X)
+    assert np.isfinite(gradient).all()
+
+
+def test_nothing_is_raised_where_all_is_finite_and_results_are_the_same() -> None:
+    step = jax.jit(funcgrad.value_and_grad(masked_root))
+    plain = step(X + 1)
+    with funcgrad.debug_nonfinite():
+        watched = step(X + 1)
+    assert jax.tree.all(jax.tree.map(np.array_equal, plain, watched))
+
+
+def test_it_costs_nothing_when_not_used() -> None:
+    """The program outside is the program of every day, before and after; and each context compiles once."""
+    step = jax.jit(funcgrad.grad(masked_root))
+    before = str(jax.make_jaxpr(step)(X))
+    reports: list[Nonfinite] = []
+    context = funcgrad.debug_nonfinite(reports.append)
+    sizes = []
+    for _ in range(3):
+        with context:
+            step(X)
+        sizes.append(step._cache_size())
+    assert len(reports) == 3 and len(set(sizes)) == 1
+    with context:
+        assert "debug_callback" in str(jax.make_jaxpr(funcgrad.grad(masked_root))(X))
+    assert str(jax.make_jaxpr(step)(X)) == before and "callback" not in before
+
+
+def test_check_asks_in_between_and_errors_of_the_user_pass() -> None:
+    step = jax.jit(funcgrad.grad(masked_root))
+    with pytest.raises(NonfiniteError, match="sqrt"), funcgrad.debug_nonfinite() as watch:
+        step(X + 1)
+        watch.check()
+        step(X)
+        watch.check()
+        raise AssertionError("not reached")
+    with pytest.raises(LookupError), funcgrad.debug_nonfinite():
+        step(X)
+        raise LookupError
+
+
+def test_random_keys_come_along() -> None:
+    def noisy(x: Any, key: Any) -> Any:
+        return masked_root(x) + jnp.sum(x * jax.random.normal(key, x.shape))
+
+    report = found_in(lambda: jax.jit(lambda x, key: funcgrad.grad(noisy)(x, key))(X, jax.random.key(0)))
+    assert code(report) == code(funcgrad.find_nonfinite(masked_root, X))
+
+
+def test_the_page_gives_what_it_says() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "nonfinite.md"
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    failed, attempted = doctest.testfile(str(page), module_relative=False, optionflags=flags, encoding="utf-8")
+    assert attempted and not failed

@@ -67,7 +67,6 @@ from jax._src.random import threefry4x32 as _threefry4x32
 from jax._src.sharding_impls import UNSPECIFIED as UNSPECIFIED
 from jax._src.state import discharge as _discharge
 from jax._src.state import primitives as _state
-from jax.experimental.sparse import _lowerings as _sparse
 from jax.sharding import PartitionSpec, use_abstract_mesh
 
 Aval = Any
@@ -135,8 +134,13 @@ add_through, discharge_rules = _discharge._addupdate_discharge, _discharge._disc
 #: An open jaxpr whose constants are its first inputs.
 constants_first = _pe.convert_constvars_jaxpr
 
-#: What the sparse formats' lowerings bind.
-SPARSE_KERNELS = (_sparse.coo_spmv_p, _sparse.coo_spmm_p, _sparse.csr_spmv_p, _sparse.csr_spmm_p)
+
+def sparse_kernels() -> tuple[Any, ...]:
+    """What the sparse formats' lowerings bind. Importing them brings half of scipy along."""
+    from jax.experimental.sparse import _lowerings as _sparse
+
+    return _sparse.coo_spmv_p, _sparse.coo_spmm_p, _sparse.csr_spmv_p, _sparse.csr_spmm_p
+
 
 # Collectives that `jax.lax.psum`, `all_gather` and `pcast` bind, by the types of mesh axes on both sides.
 pbroadcast_p = _parallel.pbroadcast_p

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from math import inf
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from funcgrad.cost import value_bytes
 from funcgrad.graph import Graph
@@ -105,6 +103,9 @@ def _sink_side(network: _Network) -> np.ndarray:
 
     Of several minimum cuts that is the one nearest to the sink: it repeats least.
     """
+    from scipy.sparse import csr_array  # only who plans pays for scipy
+    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
     weights = np.fromiter(network.edges.values(), float, len(network.edges))
     ends = np.array(list(network.edges), np.int32)
     unlimited = np.isinf(weights)

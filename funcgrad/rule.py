@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -301,13 +302,29 @@ def register(rule: VJPRule) -> VJPRule:
     return rule
 
 
+# Rules of libraries that cost too much to import for everybody: by the library's name, what registers them.
+_LATE: dict[str, Callable[[], None]] = {}
+
+
+def later(module: str, register_all: Callable[[], None]) -> None:
+    """Register the rules of a library's primitives when somebody has imported it: nobody else can bind them."""
+    _LATE[module] = register_all
+
+
 def lookup(primitive: Primitive) -> VJPRule | None:
     """The rule of a primitive, or None."""
-    return _RULES.get(primitive)
+    rule = _RULES.get(primitive)
+    if rule is None and not _LATE.keys().isdisjoint(sys.modules):
+        for module in [name for name in _LATE if name in sys.modules]:
+            _LATE.pop(module)()
+        rule = _RULES.get(primitive)
+    return rule
 
 
 def rules() -> dict[Primitive, VJPRule]:
-    """A copy of the table."""
+    """A copy of the whole table, libraries included."""
+    while _LATE:
+        _LATE.popitem()[1]()
     return dict(_RULES)
 
 

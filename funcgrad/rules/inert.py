@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from jax import lax
-from jax.experimental import sparse
-from jax.experimental.sparse.linalg import spsolve_p
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
-from funcgrad.rule import constant, joint, linear, unsupported
+from funcgrad.rule import constant, joint, later, linear, unsupported
 from funcgrad.taps import tapped_cotangent
 from funcgrad.zeros import MOVES
 
@@ -70,16 +68,25 @@ for primitive in _compat.BOXES_AND_LOGS:
     unsupported(primitive, reason=BOX)
 for primitive in _compat.PALLAS_REFERENCES:
     unsupported(primitive, reason=REFERENCE)
-for primitive in (
-    sparse.bcoo_dot_general_p, sparse.bcoo_dot_general_sampled_p, sparse.bcoo_extract_p,
-    sparse.bcoo_fromdense_p, sparse.bcoo_sort_indices_p, sparse.bcoo_spdot_general_p,
-    sparse.bcoo_sum_duplicates_p, sparse.bcoo_todense_p,
-    sparse.bcoo_transpose_p, sparse.bcsr_dot_general_p, sparse.bcsr_extract_p, sparse.bcsr_fromdense_p,
-    sparse.bcsr_todense_p, sparse.coo_fromdense_p, sparse.coo_matmat_p, sparse.coo_matvec_p, sparse.coo_todense_p,
-    sparse.csr_fromdense_p, sparse.csr_matmat_p, sparse.csr_matvec_p, sparse.csr_todense_p,
-    sparse.todense_p, spsolve_p, *_compat.SPARSE_KERNELS,
-):
-    unsupported(primitive, reason=SPARSE)
+
+def register_sparse() -> None:
+    """What the sparse formats of JAX bind."""
+    from jax.experimental import sparse
+    from jax.experimental.sparse.linalg import spsolve_p
+
+    for primitive in (
+        sparse.bcoo_dot_general_p, sparse.bcoo_dot_general_sampled_p, sparse.bcoo_extract_p,
+        sparse.bcoo_fromdense_p, sparse.bcoo_sort_indices_p, sparse.bcoo_spdot_general_p,
+        sparse.bcoo_sum_duplicates_p, sparse.bcoo_todense_p,
+        sparse.bcoo_transpose_p, sparse.bcsr_dot_general_p, sparse.bcsr_extract_p, sparse.bcsr_fromdense_p,
+        sparse.bcsr_todense_p, sparse.coo_fromdense_p, sparse.coo_matmat_p, sparse.coo_matvec_p, sparse.coo_todense_p,
+        sparse.csr_fromdense_p, sparse.csr_matmat_p, sparse.csr_matvec_p, sparse.csr_todense_p,
+        sparse.todense_p, spsolve_p, *_compat.sparse_kernels(),
+    ):
+        unsupported(primitive, reason=SPARSE)
+
+
+later("jax.experimental.sparse", register_sparse)
 
 unsupported(p.rng_uniform_p, reason=(
     "its sample comes from a hidden state, so it is no function of its bounds; jax.grad refuses it too. "

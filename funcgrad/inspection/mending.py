@@ -34,6 +34,8 @@ _BETTER = {
            "the logarithm of the finished number does not",
     "sub": "a difference of infinities: use a large finite number, `jnp.finfo(x.dtype).min`, in place of -inf",
 }
+_STRONG_ZEROS = ("with `strong_zeros=True` (`funcgrad.grad(f, strong_zeros=True)`) a cotangent of 0 stays 0, whatever "
+                 "the slope: no line changes.")
 #: Closed forms of linear algebra, and what their derivatives need.
 _MATRICES = {
     "eigh": "equal eigenvalues: their eigenvectors have no derivative. Use the eigenvalues only, or a function of the "
@@ -61,7 +63,9 @@ def mends(place: Place, hidden_by: Line | None) -> tuple[str, ...]:
         return ("look at where it comes from: the function is given it.",)
     found = []
     if hidden_by is not None:
-        found += [_double_where(place, hidden_by), _strong_zeros(place)]
+        found.append(_double_where(place, hidden_by))
+    if place.cotangent == 0 or (hidden_by is not None and place.phase == "value"):
+        found.append(_STRONG_ZEROS)
     if name in _REMEDIES:
         remedy, why = _REMEDIES[name]
         x, y = _operand_texts(place)
@@ -71,7 +75,7 @@ def mends(place: Place, hidden_by: Line | None) -> tuple[str, ...]:
     found += [f"{table[name]}." for table in (_MATRICES, _BETTER) if name in table]
     if any("custom" in entry.what for entry in place.inside):
         found.append("this line belongs to a derivative rule of your own (custom_jvp or custom_vjp): mend the rule.")
-    return tuple(filter(None, found)) or (_general(place),)
+    return tuple(found) or (_general(place),)
 
 
 def _general(place: Place) -> str:
@@ -80,13 +84,6 @@ def _general(place: Place) -> str:
 
 def _in_place_of(place: Place) -> str:
     return f"\nnow:  {place.code}" if place.code else ""
-
-
-def _strong_zeros(place: Place) -> str:
-    if place.phase == "cotangent" and place.cotangent not in (0.0, None):
-        return ""
-    return ("with `strong_zeros=True` (`funcgrad.grad(f, strong_zeros=True)`) a cotangent of 0 stays 0, whatever the "
-            "slope: no line changes.")
 
 
 # ---- the double where, in the user's own words ----

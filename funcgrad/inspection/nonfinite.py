@@ -86,7 +86,8 @@ def report_of(found: Search, name: str, arguments: Sequence[str], inside: tuple[
     place = _place(birth, names, inside, around)
     leaves = tuple(names[v] for v, flag in zip(graph.inputs, graph.active, strict=True)
                    if flag and v in found.ct_origins)
-    hidden = None if origin.given or found.in_value is not None else _hider(birth)
+    counts = place.phase == "cotangent" and place.cotangent not in (0.0, None)  # a cotangent arrives: nothing hides it
+    hidden = None if origin.given or found.in_value is not None or counts else _hider(birth)
     return Nonfinite(name, place, found.in_value is not None, leaves, hidden, mends(place, hidden))
 
 

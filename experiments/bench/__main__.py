@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.bench.eager import CHAINS, EAGER
-from experiments.bench.measure import Figures, measure
+from experiments.bench.measure import Figures, measure, measure_static
 from experiments.bench.memory import peak_of
 from experiments.bench.problem import PEERS, Workload
 from experiments.bench.report import machine, machine_lines, markdown, print_tables, write
@@ -42,6 +42,8 @@ class Options:
     """Peers beside plain jax.grad; a peer that is not installed is left out with a line."""
     quick: bool = False
     """Small sizes and few rounds: two minutes in all, and figures that decide nothing."""
+    static: bool = False
+    """Only what has no noise, of the jitted workloads at full size: bytes, FLOPs, equations. No times are kept."""
     out: Path = Path("runs/bench")
     """Folder for bench.json, bench.md and bench.png."""
 
@@ -49,14 +51,17 @@ class Options:
 def chosen(options: Options) -> list[Workload]:
     """The workloads of a run, in their order."""
     left_out = ONLY_WHEN_NAMED + (NOT_QUICK if options.quick else ())
-    names = options.workloads or tuple(name for name in WORKLOADS if name not in left_out)
+    every = JITTED if options.static else WORKLOADS.values()
+    names = options.workloads or tuple(workload.name for workload in every if workload.name not in left_out)
     return [WORKLOADS[name] for name in WORKLOADS if name in names]
 
 
 def measured(workload: Workload, options: Options) -> Measured:
     """Build and measure one workload."""
     problem = workload.build(options.quick, options.peers)
-    if options.quick:
+    if options.static:
+        figures = measure_static(workload, problem)
+    elif options.quick:
         figures = measure(workload, problem, seconds=0.5, rounds=2, compilations=1)
     else:
         figures = measure(workload, problem, seconds=4.0, rounds=5, compilations=2)
@@ -96,8 +101,9 @@ def main(options: Options) -> int:
     reached = outcomes(results)
     print_tables(console, results, reached)
     command = shlex.join(["python", "-m", "experiments.bench", *sys.argv[1:]])
+    about = found | {"command": command, "quick": options.quick, "static": options.static}
     text = markdown(results, reached, machine_lines(found, "at the start"), command)
-    written = write(options.out, results, reached, found | {"command": command, "quick": options.quick}, text)
+    written = write(options.out, results, reached, about, text)
     console.print(f"{found['seconds']} s; written: {', '.join(map(str, written))}")
     return 0
 

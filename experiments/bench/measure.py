@@ -219,6 +219,16 @@ def measure(workload: Workload, problem: Problem, *, seconds: float, rounds: int
     return figures
 
 
+def measure_static(workload: Workload, problem: Problem) -> dict[str, Figures]:
+    """What has no noise: each program is traced, lowered and compiled once, none is run."""
+    figures: dict[str, Figures] = {name: {key: [] for key in (*STAGES, "run", "first")} for name in problem.programs}
+    if workload.kind == "jitted":
+        staged_rounds(problem, 1, 1, figures)
+    for entry in figures.values():
+        entry.update({stage: [] for stage in STAGES})
+    return figures
+
+
 # ---- summaries ----
 
 

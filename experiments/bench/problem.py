@@ -19,8 +19,11 @@ POLICIES = {
     "checkpoint: dots": jax.checkpoint_policies.dots_saveable,
     "checkpoint: dots no batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+#: The same programs under other policies of funcgrad, where a workload names a budget: they compete with those placed
+#: by hand.
+MINIMAL, BUDGET = "funcgrad: minimal", "funcgrad: budget"
 #: What ``--peers`` chooses from; funcgrad and the baseline always run.
-PEERS = ("checkpoint", "equinox", "autograd", "torch")
+PEERS = ("checkpoint", "policies", "equinox", "autograd", "torch")
 
 Program = Callable[..., Any]
 Derive = Callable[[Any, Program], Program]
@@ -74,15 +77,19 @@ def gradient(library: Any, loss: Program) -> Program:
 
 
 def problem(loss: Program, args: tuple[Any, ...], derive: Derive = gradient,
-            by_hand: Mapping[str, Program] | None = None) -> Problem:
-    """A problem whose peers are funcgrad, plain JAX, and JAX with each hand-placed policy.
+            by_hand: Mapping[str, Program] | None = None, budget: float | None = None) -> Problem:
+    """A problem whose peers are funcgrad, plain JAX, JAX with each hand-placed policy, and funcgrad's own policies.
 
     Args:
       loss: the function to differentiate.
       args: its arguments.
       derive: makes the derivative from a library and the loss.
       by_hand: by policy name, the loss with that policy placed by hand.
+      budget: bytes for funcgrad's budget; None: without its policies.
     """
     programs = {OURS: derive(funcgrad, loss), JAX: derive(jax, loss)}
+    if budget is not None:
+        programs |= {MINIMAL: funcgrad.grad(loss, policy="minimal"),
+                     BUDGET: funcgrad.grad(loss, policy=funcgrad.budget(budget))}
     programs |= {name: derive(jax, checkpointed) for name, checkpointed in (by_hand or {}).items()}
     return Problem(args, programs)

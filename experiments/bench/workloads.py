@@ -100,13 +100,14 @@ def per_example(quick: bool, peers: Peers) -> Problem:
 # ---- loops ----
 
 
-def scan_problem(make_loss: Callable[[Callable], Program], args: tuple, peers: Peers) -> Problem:
-    """A loss around a loop body; each policy wraps the body by hand."""
+def scan_problem(make_loss: Callable[[Callable], Program], args: tuple, peers: Peers, budget: float) -> Problem:
+    """A loss around a loop body; each policy wraps the body by hand. `budget` is for funcgrad, in bytes."""
     by_hand = {}
     if "checkpoint" in peers:
         for name, policy in POLICIES.items():
             by_hand[name] = make_loss(functools.partial(jax.checkpoint, policy=policy, prevent_cse=False))
-    return problem(make_loss(lambda body: body), args, by_hand=by_hand)
+    return problem(make_loss(lambda body: body), args, by_hand=by_hand,
+                   budget=budget if "policies" in peers else None)
 
 
 def lstm_problem(steps: int, batch: int, features: int, width: int, peers: Peers) -> Problem:
@@ -132,7 +133,7 @@ def lstm_problem(steps: int, batch: int, features: int, width: int, peers: Peers
 
         return loss
 
-    return scan_problem(make_loss, (params, sequences, labels), peers)
+    return scan_problem(make_loss, (params, sequences, labels), peers, budget=steps * batch * width * 4)
 
 
 def lstm(quick: bool, peers: Peers) -> Problem:
@@ -166,7 +167,7 @@ def rk4_problem(steps: int, batch: int, width: int, hidden: int, peers: Peers) -
 
         return loss
 
-    return scan_problem(make_loss, (params, start), peers)
+    return scan_problem(make_loss, (params, start), peers, budget=steps * batch * width * 4 * 3.5)
 
 
 def rk4(quick: bool, peers: Peers) -> Problem:
@@ -230,10 +231,15 @@ def long_while(quick: bool, peers: Peers) -> Problem:
 def _transformer(make: Callable, quick: bool, peers: Peers) -> Problem:
     sizes = dict(layers=4, width=64, heads=4, batch=2, tokens=64) if quick else {}
     loss, params, batch = make(**sizes)
+    budget = None
+    if "policies" in peers:  # what `dots_with_no_batch_dims_saveable` keeps: all products but that of Q and K
+        shape = {**dict(layers=8, width=256, heads=8, batch=4, tokens=256), **sizes}
+        rows = shape["layers"] * shape["batch"] * shape["tokens"]
+        budget = 4 * rows * shape["width"] * 9.1
     by_hand = {}
     if "checkpoint" in peers:
         by_hand = {name: make(**sizes, remat_policy=policy)[0] for name, policy in POLICIES.items()}
-    return problem(loss, (params, batch), by_hand=by_hand)
+    return problem(loss, (params, batch), by_hand=by_hand, budget=budget)
 
 
 def transformer_scanned(quick: bool, peers: Peers) -> Problem:

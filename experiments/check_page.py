@@ -1,18 +1,21 @@
 """`docs/check.md`: what `funcgrad.check` says, each figure and each report from a run.
 
-    python -m experiments.check_page            writes the page again: minutes
-    python -m experiments.check_page --reports  only what the text quotes, the tables stay
+    python -m experiments.check_page                          the report and the comparison: minutes
+    python -m experiments.check_page --reports                only the report
+    python -m experiments.check_page --scores M.json ... --alarms A.json ...    only the scores, from saved runs
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
-from experiments import checkers, wrong_rule
+from experiments import checkers, false_alarms, mutation_score, wrong_rule
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "check.md"
 
@@ -29,15 +32,28 @@ def quoted_report() -> str:
     return f"```text\n{wrong_rule.report().in_words()}\n```"
 
 
+def scores(mutants: Sequence[Path], alarms: Sequence[Path]) -> str:
+    """The figures of saved runs of the two commands."""
+    entries = [entry for path in mutants for entry in json.loads(path.read_text())]
+    lines = [*mutation_score.restored(entries).lines(), *false_alarms.total(alarms).lines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", action="store_true")
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--scores", type=Path, nargs="+")
+    parser.add_argument("--alarms", type=Path, nargs="+")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
-    page = block("report", quoted_report(), PAGE.read_text(encoding="utf-8"))
-    if not options.reports:
+    page = PAGE.read_text(encoding="utf-8")
+    if options.scores:
+        page = block("scores", scores(options.scores, options.alarms), page)
+    else:
+        page = block("report", quoted_report(), page)
+    if not options.reports and not options.scores:
         page = block("checkers", checkers.table(options.trials), page)
     PAGE.write_text(page, encoding="utf-8")
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -81,14 +83,14 @@ def point(rng: np.random.Generator, size: int, kind: int) -> np.ndarray:
     return x
 
 
-def tally(evaluations: int, order: int = 1, seed: int = 0, size: int = 8, seconds: float = float("inf")) -> Tally:
+def tally(evaluations: int, order: int = 1, seed: int = 0, size: int = 32, seconds: float = float("inf")) -> Tally:
     """Check correct programs until so many numbers are judged."""
     rng, start = np.random.default_rng(seed), time.monotonic()
     verdicts: collections.Counter[str] = collections.Counter()
     alarms, judged, reports, round_ = [], 0, 0, 0
     while judged < evaluations and time.monotonic() - start < seconds:
-        for name, fun in PROGRAMS.items():
-            dtype = DTYPES[(round_ + reports) % len(DTYPES)]
+        for index, (name, fun) in enumerate(PROGRAMS.items()):
+            dtype = DTYPES[(round_ + index) % len(DTYPES)]  # in twelve rounds every dtype meets every kind of point
             with jax.enable_x64(dtype == "float64"):
                 x = jnp.asarray(point(rng, size, round_), dtype)
                 report = funcgrad.check(fun, x, order=order, seed=reports)
@@ -103,6 +105,16 @@ def tally(evaluations: int, order: int = 1, seed: int = 0, size: int = 8, second
     return Tally(judged, reports, dict(verdicts), tuple(alarms))
 
 
+def total(paths: Sequence[Path]) -> Tally:
+    """The sum of saved tallies."""
+    parts = [json.loads(path.read_text()) for path in paths]
+    verdicts: collections.Counter[str] = collections.Counter()
+    for part in parts:
+        verdicts.update(part["verdicts"])
+    return Tally(sum(p["evaluations"] for p in parts), sum(p["reports"] for p in parts), dict(verdicts),
+                 tuple(alarm for p in parts for alarm in p["alarms"]))
+
+
 def _numbers(report: Report) -> int:
     """How many numbers the rows of a report judge."""
     return sum(max(row.elements, 1) for row in report.rows)
@@ -113,12 +125,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=100_000)
     parser.add_argument("--order", type=int, default=1, choices=(1, 2))
-    parser.add_argument("--size", type=int, default=8, help="length of the vector, a multiple of 2 and at least 4")
+    parser.add_argument("--size", type=int, default=32, help="length of the vector, a multiple of 2 and at least 4")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many seconds")
+    parser.add_argument("--save", type=Path, help="write the figures to this file")
+    parser.add_argument("--read", type=Path, nargs="+", help="run nothing, print the sum of these files")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
-    found = tally(options.evaluations, options.order, options.seed, options.size, options.seconds)
+    if options.read:
+        found = total(options.read)
+    else:
+        found = tally(options.evaluations, options.order, options.seed, options.size, options.seconds)
+    if options.save:
+        options.save.write_text(json.dumps(dataclasses.asdict(found)))
     print("\n".join(found.lines()))
 
 

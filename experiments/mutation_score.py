@@ -54,7 +54,8 @@ class Outcome:
     """What the check said; `blamed` is the name in the first failing row."""
 
     mutant: Mutant
-    state: str  # "caught", "escaped", "same" (no number changes), "not asked", "alarm" (wrong without the mutant)
+    state: str  # "caught", "escaped", "same" (no number changes), "not asked", "alarm" (wrong without the mutant),
+    # "singular" (the program has no derivative at zero)
     blamed: str = ""
 
     @property
@@ -64,25 +65,22 @@ class Outcome:
 
 
 def mutants() -> Iterator[Mutant]:
-    """For each primitive the first cases that use it, and every kind of fault."""
-    used: collections.Counter[str] = collections.Counter()
+    """For each primitive the first case that uses it, and every kind of fault."""
+    used = set(LEFT_OUT)
     for case in CASES:
         for name in ruled_primitives(case):
-            if used[name] >= 2 or name in LEFT_OUT or name not in {p.name for p in rules()}:
-                continue
-            used[name] += 1
-            yield from (Mutant(case, name, kind) for kind in ALL_KINDS if _applies(name, kind, used[name]))
+            if name not in used:
+                used.add(name)
+                yield from (Mutant(case, name, kind) for kind in ALL_KINDS if _applies(name, kind))
 
 
-def _applies(name: str, kind: str, occurrence: int) -> bool:
+def _applies(name: str, kind: str) -> bool:
     (primitive,) = (p for p in rules() if p.name == name)
     rule = lookup(primitive)
     assert rule is not None
     if kind == AT_ZERO:
         return rule.kind is MapClass.POINTWISE
-    if kind == "second order" and rule.kind is MapClass.HIGHER_ORDER:
-        return False  # its pullback is a program of other rules
-    return occurrence == 1 or kind in ("sign", "x1.01", "dropped")  # the second program repeats the commonest faults
+    return kind != "second order" or rule.kind is not MapClass.HIGHER_ORDER  # its pullback is made of other rules
 
 
 def run(mutant: Mutant) -> Outcome:
@@ -106,6 +104,8 @@ def run(mutant: Mutant) -> Outcome:
         assert report.blamed is not None
         clean = _is_right(case.name, mutant.kind if mutant.kind in (AT_ZERO, "one in many") else "", order,
                           lambda: _check(case, args, order))
+        if not clean and mutant.kind == AT_ZERO:
+            return Outcome(mutant, "singular")
         return Outcome(mutant, "caught" if clean else "alarm", report.blamed.name)
 
 
@@ -209,7 +209,8 @@ class Score:
         caught, real = self.count("caught"), self.count("caught", "escaped", "alarm")
         found = [f"mutants that change a number: {real}", f"caught: {caught} ({_percent(caught, real)})",
                  f"blamed on the right primitive: {self.blamed} ({_percent(self.blamed, caught)} of the caught)",
-                 f"left out: {self.count('same')} change no number, {self.count('not asked')} are never asked"]
+                 f"left out: {self.count('same')} change no number, {self.count('not asked')} are never asked, "
+                 f"{self.count('singular')} are where the program has no derivative"]
         kinds = collections.Counter(outcome.mutant.kind for outcome in self.outcomes
                                     if outcome.state in ("caught", "escaped", "alarm"))
         found.append("by fault: " + ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())))

@@ -145,7 +145,8 @@ class Evidence:
         noise = self.value_noise if np.isfinite(self.value_noise) else 0.0
         return noise_of_program(self.problem.eps, self.problem.reductions, noise)
 
-    def allowed(self, position: int, wanted: np.ndarray, spread: bool, program: bool) -> np.ndarray:
+    def allowed(self, position: int, wanted: np.ndarray, spread: bool, program: bool,
+                eps: float | None = None) -> np.ndarray:
         """What rounding explains for each element of one cotangent.
 
         Args:
@@ -153,22 +154,24 @@ class Evidence:
           wanted: what it is compared with.
           spread: whether to look at the conditioning too.
           program: whether the roundings of a program of many operations are allowed; then `wanted` is exact.
+          eps: of the precision in which `wanted` was computed; default: the least inside.
         """
         moved: Any = 0.0
         if spread:
             moved = self.exact_spread[position] + self.problem.floor
             if not program:
                 moved = np.fmax(moved, self.spread[position])
-        found = rounding(wanted, self.problem.eps, tiny(self.problem.values[position].dtype), moved)
+        problem = self.problem
+        found = rounding(wanted, problem.eps if eps is None else eps, tiny(problem.values[position].dtype), moved)
         if program:
             found = found + self.noise * largest(wanted)
         return self.tolerance * found
 
-    def off(self, position: int, wanted: np.ndarray, program: bool) -> Index | None:
+    def off(self, position: int, wanted: np.ndarray, program: bool, eps: float | None = None) -> Index | None:
         """The element that differs by most, None when rounding explains all."""
         ours = self.ours[position]
         for spread in (False, True):
-            allowed = self.allowed(position, wanted, spread, program)
+            allowed = self.allowed(position, wanted, spread, program, eps)
             if not np.any(differs(ours, wanted, allowed)):
                 return None
         return worst(ours, wanted, allowed)
@@ -198,7 +201,7 @@ def between(evidence: Evidence, position: int, index: Index) -> tuple[Settled | 
         value = float(gamma[position][index])
         error = 1e-5 * abs(value)
         return Settled((value - error,), (value + error,), False, ImplicitGamma().name), None
-    if not evidence.truth_is_usable:
+    if not evidence.truth_is_usable or evidence.problem.name == "reduce_precision":  # a staircase
         return None, None
     box = _box(evidence, position, index)
     slopes = _slopes(evidence, position, index)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from funcgrad.crosscheck.compare import ROUNDINGS, is_inexact, largest, numbers, pairing, tiny
+from funcgrad.crosscheck.compare import ROUNDINGS, epsilon, is_inexact, largest, numbers, pairing, tiny
 from funcgrad.crosscheck.evidence import Evidence, Index, Settled, between
 from funcgrad.crosscheck.oracles import (
     Answer,
@@ -66,8 +66,12 @@ def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, s
             mapped = isinstance(oracle, UnderVmap)
             found = _differences(evidence, answer, isinstance(oracle, Float64Truth))
             if mapped and found:
-                return judge(dataclasses.replace(problem, ours=tuple(answer)),
-                             [o for o in oracles if not isinstance(o, UnderVmap)], tolerance, seed)
+                under_vmap = judge(dataclasses.replace(problem, ours=tuple(answer)),
+                                   [o for o in oracles if not isinstance(o, UnderVmap)], tolerance, seed)
+                if any(judgement.verdict is Verdict.WRONG for judgement in under_vmap):
+                    return [dataclasses.replace(judgement, reason=f"{judgement.reason} (under vmap)")
+                            if judgement.verdict is Verdict.WRONG else judgement for judgement in under_vmap]
+                continue
             suspects |= {i: (index, oracle.name) for i, index in found.items() if i not in suspects}
             continue
         paired = _paired(oracle, evidence)
@@ -109,12 +113,13 @@ def _answer(oracle: Oracle, evidence: Evidence) -> Answer | None:
 
 def _differences(evidence: Evidence, answer: Answer, program: bool) -> dict[int, Index]:
     """By position, the element that differs most from an answer; shapes that differ count as their first element."""
+    eps = None if program else epsilon((*evidence.problem.values, *evidence.problem.outputs))
     program = program and evidence.problem.composite
     found = {}
     for i, (ours, wanted) in enumerate(zip(evidence.ours, answer, strict=True)):
         if not is_inexact(wanted) or not wanted.size:
             continue
-        index = () if ours.shape != wanted.shape else evidence.off(i, wanted, program)
+        index = () if ours.shape != wanted.shape else evidence.off(i, wanted, program, eps)
         if index is not None:
             found[i] = index
     return found

@@ -16,7 +16,7 @@ import numpy as np
 from funcgrad.crosscheck.compare import is_inexact, numbers, pairing
 from funcgrad.crosscheck.differences import Slope, slope
 from funcgrad.crosscheck.gamma import gamma_derivative
-from funcgrad.crosscheck.problem import Problem, our_vjp
+from funcgrad.crosscheck.problem import Problem
 from funcgrad.crosscheck.wide import REJECTION_SAMPLERS, double, wide_dtype, widen
 
 Array = Any
@@ -135,11 +135,9 @@ class UnderVmap(Oracle):
     def answer(self, problem: Problem) -> Answer | None:
         """The second of two equal examples."""
         def mapped() -> Answer:
-            values, cts = ([np.stack([leaf, leaf]) for leaf in map(np.asarray, leaves)]
+            values, cts = ([jax.numpy.stack([leaf, leaf]) for leaf in leaves]
                            for leaves in (problem.values, problem.cts))
-            found = jax.vmap(lambda v, c: our_vjp(problem.fun, v, c))(list(map(jax.numpy.asarray, values)),
-                                                                     list(map(jax.numpy.asarray, cts)))
-            return [numbers(leaf)[1] for leaf in found]
+            return [numbers(leaf)[1] for leaf in jax.vmap(problem.pulled)(values, cts)]
 
         return None if problem.composite else attempt(mapped)
 

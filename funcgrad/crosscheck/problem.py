@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from funcgrad import _compat
 from funcgrad.crosscheck.compare import epsilon, is_inexact, largest, numbers
 from funcgrad.crosscheck.recording import record
 from funcgrad.crosscheck.wide import run_wide, wide_graph, wide_operand, widen
-from funcgrad.graph import Graph, Literal, Node
+from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.vjp import Recording
 
@@ -37,6 +37,8 @@ class Problem:
       primitives: names of the primitives in it.
       params: the operation's params; empty for a whole function.
       scale: what one unit of relative error of the output is worth in a cotangent; 0: to be seen from the values.
+      least: the machine epsilon of the least precise array inside.
+      pull: ``pull(values, cts) -> cotangents``, funcgrad's; None: `our_vjp` of `fun`.
     """
 
     name: str
@@ -51,11 +53,17 @@ class Problem:
     primitives: frozenset[str]
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scale: float = 0.0
+    least: float = 0.0
+    pull: Callable[[Sequence[Array], Sequence[Array]], list[Array]] | None = None
+
+    def pulled(self, values: Sequence[Array], cts: Sequence[Array]) -> list[Array]:
+        """funcgrad's cotangents at other values."""
+        return our_vjp(self.fun, values, cts) if self.pull is None else self.pull(values, cts)
 
     @property
     def eps(self) -> float:
         """The machine epsilon of the least precise array that takes part."""
-        return epsilon((*self.values, *self.outputs))
+        return max(epsilon((*self.values, *self.outputs)), self.least)
 
     @property
     def floor(self) -> float:
@@ -98,7 +106,8 @@ def node_problem(node: Node, recording: Recording, cts: Sequence[Array | None],
     return Problem(
         node_name(node), fun, wide, tuple(operands[i] for i in moving), tuple(cts[i] for i in live),
         tuple(_full(ours[i], avals[i]) for i in moving), tuple(recording.read(node.outputs[i]) for i in live),
-        len(inner) > 1, reduction_length(node, recording.graph), inner, node.params)
+        len(inner) > 1, reduction_length(node, recording.graph), inner, node.params,
+        least=least_precision(node, recording.graph))
 
 
 def whole_problem(recording: Recording, fun: Callable[..., Sequence[Array]], cts: Sequence[Array | None],
@@ -125,7 +134,7 @@ def whole_problem(recording: Recording, fun: Callable[..., Sequence[Array]], cts
     return Problem(
         graph.name, placed(fun), placed(run), tuple(inputs[i] for i in moving), tuple(cts[i] for i in live),
         tuple(_full(ours[i], graph.avals[i]) for i in moving), tuple(recording.outputs[i] for i in live), True,
-        length, inner)
+        length, inner, least=max((least_precision(node, graph) for node in graph.nodes), default=0.0))
 
 
 def our_vjp(fun: Callable[..., Sequence[Array]], values: Sequence[Array], cts: Sequence[Array]) -> list[Array]:
@@ -165,17 +174,28 @@ def rule_function(node: Node) -> tuple[str, str]:
 
 def primitives_in(node: Node) -> frozenset[str]:
     """Names of the primitives of an operation and of the programs that it holds."""
-    return frozenset({node.primitive.name}).union(*(_primitives_of(value) for value in node.params.values()))
+    return frozenset({node.primitive.name, *(eqn.primitive.name for eqn in equations_in(node.params))})
 
 
-def _primitives_of(value: Any) -> frozenset[str]:
-    if isinstance(value, tuple | list):
-        return frozenset().union(*map(_primitives_of, value))
-    program = getattr(value, "jaxpr", value)
-    if not hasattr(program, "eqns"):
-        return frozenset()
-    return frozenset().union(*({eqn.primitive.name} | _primitives_of(tuple(eqn.params.values()))
-                               for eqn in program.eqns))
+def least_precision(node: Node, graph: Graph) -> float:
+    """The largest machine epsilon of the floats that an operation makes, and of those inside."""
+    inside = list(equations_in(node.params))
+    avals = [*(graph.avals[v] for v in node.outputs), *(v.aval for eqn in inside for v in eqn.outvars)]
+    found = [epsilon([aval]) for aval in avals if carries_gradient(aval)]
+    for primitive, params in [(node.primitive, node.params), *((eqn.primitive, eqn.params) for eqn in inside)]:
+        if primitive.name == "reduce_precision":
+            found.append(2.0 ** -params["mantissa_bits"])
+    return max(found, default=0.0)
+
+
+def equations_in(params: Mapping[str, Any]) -> Iterator[Any]:
+    """The equations of all programs in some params."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            program = getattr(item, "jaxpr", item)
+            for eqn in getattr(program, "eqns", ()):
+                yield eqn
+                yield from equations_in(eqn.params)
 
 
 def reduction_length(node: Node, graph: Graph) -> float:

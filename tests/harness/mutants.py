@@ -136,14 +136,15 @@ def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = No
 
 
 def _wrong_at_zero(right: VJPRule, calls: list[str]) -> VJPRule:
-    """A pointwise rule that is off by one where an operand is 0."""
+    """A pointwise rule that is off by three where an operand is 0: further than any subdifferential reaches."""
     def after(function: Callable[..., Any], index: int) -> Callable[..., Any]:
         def wrong(out: Any, *operands: Any, **params: Any) -> Any:
             calls.append(AT_ZERO)
             operand = operands[index]
 
             def change(partial: Any) -> Any:
-                return partial + lax.convert_element_type(lax.eq(operand, lax.full_like(operand, 0)), partial.dtype)
+                at_zero = lax.eq(operand, lax.full_like(operand, 0))
+                return partial + 3 * lax.convert_element_type(at_zero, partial.dtype)
 
             return _spoil_one(function(out, *operands, **params), change)
 
@@ -169,6 +170,8 @@ def spoil(cts: Sequence[Any], kind: str, operand: int | None) -> list[Any]:
 def _spoil_one(ct: Any, change: Mutation) -> Any:
     if ct is None:
         return None
+    if isinstance(ct, Over) and change is _under_vmap:  # the numerator may be a constant
+        return Over(change(ct.denominator), ct.numerator)
     if isinstance(ct, Over):
         numerator = lax.full_like(ct.denominator, 1) if ct.numerator is None else ct.numerator
         return Over(ct.denominator, change(numerator))

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ PICTURES = (
     "stages.png",
 )
 OWN_FILES = frozenset((METRICS, SUMMARY, PARAMETERS, *PICTURES))
+PAGE, CHECKPOINTS = "page.html", "checkpoints.npz"
+OPTIONAL_FILES = frozenset((PAGE, CHECKPOINTS))
+"""What `--page` adds."""
 
 
 @contextlib.contextmanager
@@ -60,7 +63,7 @@ def results_folder(target: Path) -> Iterator[Path]:
 def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return
-    foreign = sorted(path.name for path in target.iterdir() if path.name not in OWN_FILES)
+    foreign = sorted(path.name for path in target.iterdir() if path.name not in OWN_FILES | OPTIONAL_FILES)
     if foreign:
         raise BadInput(f"--out {target}: holds {foreign[0]!r}, which is not of this program; name another.")
 
@@ -105,3 +108,11 @@ def write_parameters(folder: Path, parameters: Parameters, data: Dataset) -> Non
         feature_names=np.array(data.feature_names),
         class_names=np.array(data.class_names),
     )
+
+
+def write_checkpoints(folder: Path, steps: Sequence[int], checkpoints: Sequence[Parameters]) -> None:
+    """The leaves at each check, stacked: `hidden.kernel` has shape [checks, features, units]; and the steps."""
+    names = leaf_names(checkpoints[0])
+    leaves = zip(*map(jax.tree.leaves, checkpoints), strict=True)
+    arrays = {name: np.stack(leaf) for name, leaf in zip(names, leaves, strict=True)}
+    np.savez(folder / CHECKPOINTS, **arrays, steps=np.asarray(steps))

@@ -42,13 +42,14 @@ class Check(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """The result: parameters, what was seen at each step and at each check, and what agreed."""
+    """The result: parameters, what was seen at each step and at each check, what agreed, parameters at each check."""
 
     parameters: Parameters
     history: History
     checks: list[Check]
     agreements: list[Agreement]
     nudge_ulp: float
+    checkpoints: list[Parameters]
 
 
 class _Systems(NamedTuple):
@@ -85,6 +86,7 @@ def train(data: Dataset, plan: Plan, gradient: Gradient | None = None, report: C
     histories: list[History] = []
     checks: list[Check] = []
     agreements: list[Agreement] = []
+    checkpoints: list[Parameters] = []
     for step in [*range(0, plan.steps, plan.check_every), plan.steps]:
         if step > 0:
             taken = step - checks[-1].step
@@ -93,13 +95,14 @@ def train(data: Dataset, plan: Plan, gradient: Gradient | None = None, report: C
             _require_finite(histories[-1], systems.ours.parameters, checks[-1].step, plan.rate)
         seen, compared = check(step, systems.ours.parameters)
         checks.append(seen)
+        checkpoints.append(systems.ours.parameters)
         agreements = crosschecks.merge([*agreements, *compared])
         if report is not None:
             report(seen)
     drift, nudge_ulp = _compare_trained(systems)
     history = History(*(np.concatenate(parts) for parts in zip(*histories, strict=True)))
     compared = [*agreements, *drift, *tape_side.compare_with_tape(gradient, plan.seed)]
-    return Trained(systems.ours.parameters, history, checks, compared, nudge_ulp)
+    return Trained(systems.ours.parameters, history, checks, compared, nudge_ulp, checkpoints)
 
 
 def _advance(

@@ -3,6 +3,7 @@
     python -m experiments.two_layer --data xor
     python -m experiments.two_layer --data digits --hidden 64 --steps 500
     python -m experiments.two_layer --data flowers.csv --label species --out runs/flowers
+    python -m experiments.two_layer --data circle --page
 
 Exit code 0: trained, and everything agreed. 1: trained, but something did not agree. 2: the input cannot be used.
 """
@@ -24,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import funcgrad
-from experiments import datasets, outputs, plots, runner, training
+from experiments import datasets, outputs, plots, runner, stages_page, training
 from experiments.bad_input import BadInput, require
 from experiments.datasets import Dataset
 from experiments.runner import Check, Plan, Trained
@@ -58,6 +59,8 @@ class Settings:
     """Steps between two comparisons with Flax. By default twenty comparisons in a run."""
     out: Path | None = None
     """Folder for the results; by default runs/ and the name of the set."""
+    page: bool = False
+    """Also write page.html: every stage at every checkpoint, and the computation graph of single examples."""
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -102,6 +105,9 @@ def run(settings: Settings, console: Console) -> int:
         outputs.write_metrics(folder, _metrics(trained))
         outputs.write_parameters(folder, trained.parameters, data)
         outputs.write_summary(folder, _summary(settings, plan, data, trained, seconds))
+        if settings.page:
+            outputs.write_checkpoints(folder, [check.step for check in trained.checks], trained.checkpoints)
+            stages_page.write(folder / outputs.PAGE, trained, data)
     return _conclude(trained, data, target, console)
 
 

@@ -15,12 +15,21 @@ from funcgrad.inspection.render_svg import MOST_CROSSINGS, STYLE
 
 def html(picture: Picture) -> str:
     """The page: no address outside it, no library."""
+    return page(picture.title, payload(picture))
+
+
+def page(title: str, data: str) -> str:
+    """The viewer around some data; a page of many pictures holds it once."""
     folder = files("funcgrad.inspection")
-    page = (folder / "viewer.html").read_text(encoding="utf-8")
-    data = json.dumps(_data(picture), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    parts = {"title": escape(picture.title), "style": STYLE + (folder / "viewer.css").read_text(encoding="utf-8"),
+    parts = {"title": escape(title), "style": STYLE + (folder / "viewer.css").read_text(encoding="utf-8"),
              "script": (folder / "viewer.js").read_text(encoding="utf-8"), "data": data}
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)
+    text = (folder / "viewer.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], text)
+
+
+def payload(picture: Picture) -> str:
+    """What the viewer shows, as JSON that can stand in a script element."""
+    return json.dumps(_data(picture), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
 
 
 def _data(picture: Picture) -> dict[str, Any]:

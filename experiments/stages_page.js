@@ -118,7 +118,7 @@ function drawLines(now) {
   if (data.plane.note) notes.push(data.plane.note + ".");
   if (data.more) notes.push(`${data.more} more points are not drawn.`);
   if (data.unitsLeftOut) notes.push(`${data.unitsLeftOut} units that weigh less are left out.`);
-  if (outside) notes.push(`${outside} lines pass outside the picture.`);
+  if (outside) notes.push(`Outside the picture: ${outside} of the lines.`);
   find("lines-note").textContent = notes.join(" ");
 }
 

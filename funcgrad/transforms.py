@@ -27,7 +27,6 @@ from funcgrad.policies import Policy, check_policy
 from funcgrad.policies import given as policy_in_force
 from funcgrad.pullback import materialize
 from funcgrad.replanning import backward_as_planned
-from funcgrad.tapping import Taps, check_names
 from funcgrad.taps import Function, given_taps, taps_in_force
 from funcgrad.trees import canonical_argnums, split_arguments
 from funcgrad.vjp import Recording, pushforward, record_call, vjp
@@ -117,10 +116,10 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_inputs("grad", chosen, holomorphic, allow_int)
         with policy_in_force(policy):
-            passed = Taps() if return_taps else None
+            passed = _tapping().Taps() if return_taps else None
             recording, in_tree = record_call(partial if passed is None else passed.watched(partial), chosen, has_aux)
             if functions:
-                check_names([name for name, _ in functions], recording.graph)
+                _tapping().check_names([name for name, _ in functions], recording.graph)
             if passed is not None:
                 recording = passed.opened(recording)
             out = jax.tree.unflatten(recording.out_tree, recording.outputs)
@@ -139,6 +138,12 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         return result if passed is None else (*result, passed.results(recording, of_probes))
 
     return value_and_gradient
+
+
+def _tapping() -> Any:
+    from funcgrad import tapping  # who taps nothing pays nothing for it
+
+    return tapping
 
 
 def _materialized(recording: Recording, cts: Sequence[Any]) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -225,3 +227,10 @@ def test_mistakes(kind: type[Exception], words: list[str], call: Any) -> None:
         call()
     for word in (*words, "To fix: "):
         assert word in str(raised.value)
+
+
+def test_the_page_gives_what_it_says() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "taps.md"
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    failed, attempted = doctest.testfile(str(page), module_relative=False, optionflags=flags, encoding="utf-8")
+    assert attempted and not failed

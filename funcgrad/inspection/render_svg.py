@@ -24,7 +24,8 @@ STYLE = """
 .link{fill:none;stroke:#57606a;stroke-width:1.3}.link.inactive{stroke:#afb8c1;stroke-dasharray:4 3}
 
 .crossing{fill:none;stroke:#009e73;stroke-width:1.4;stroke-dasharray:2 4}
-.arrow{fill:#57606a}.partial{fill:#b04a00;font-size:11px;paint-order:stroke;stroke:#fff;stroke-width:4px}
+.arrow{fill:#57606a}
+.partial{fill:#b04a00;font-size:11px;paint-order:stroke;stroke:#fff;stroke-width:10px;stroke-linejoin:round}
 @media (prefers-color-scheme:dark){.picture{fill:#e6edf3}.paper{fill:#0d1117}.note,.type,.line{fill:#9da7b1}
 .box{stroke:#6e7681;fill:#6e7681}.boxlabel{fill:#d0d7de}.item{fill:#161b22;stroke:#b1bac4}
 .item.input{stroke:#56b4e9}.item.inactive{stroke:#545d68}.value{fill:#6cc0f5}.ct{fill:#ffb14a}

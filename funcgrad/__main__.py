@@ -17,7 +17,9 @@ import ast
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import io
+import json
 import re
 import runpy
 import sys
@@ -29,7 +31,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcgrad import _compat
+from funcgrad.crosscheck.check import check as judge
 from funcgrad.crosscheck.report import Report, Verdict
+from funcgrad.crosscheck.rule_battery import check_rule
 from funcgrad.crosscheck.substitute import Record, substitute
 
 GOOD, WRONG, USAGE = 0, 1, 2
@@ -91,7 +96,7 @@ class Check:
     """2: derivatives of derivatives too."""
     seed: int = 0
     """Of the random arguments."""
-    json: bool = False
+    as_json: bool = False
     """Print JSON instead of a table."""
 
 
@@ -133,7 +138,7 @@ def run(options: Run, rest: Sequence[str]) -> int:
     _tell(record)
     if options.report is not None:
         found = {"figures": dataclasses.asdict(record.figures), "report": record.report.to_dict()}
-        options.report.write_text(importlib.import_module("json").dumps(found, indent=1), encoding="utf-8")
+        options.report.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return code or (WRONG if record.figures.wrong else GOOD)
 
 
@@ -187,14 +192,12 @@ def check(options: Check) -> int:
     rng = np.random.default_rng(options.seed)
     with jax.enable_x64(wide or jax.dtypes.canonicalize_dtype(np.float64).itemsize == 8):
         args = [argument(text, rng) for text in options.arg]
-        judge = importlib.import_module("funcgrad.crosscheck.rule_battery").check_rule if options.rule else (
-            importlib.import_module("funcgrad.crosscheck.check").check)
         try:
-            report = judge(function, *args, order=options.order)
+            report = check_rule(function, *args) if options.rule else judge(function, *args, order=options.order)
         except (TypeError, ValueError) as error:
             text = " ".join(str(error).split("\nTo fix")[0].split())
             raise UsageError(f"{options.function} cannot be called with these arguments: {text[:300]}") from error
-    if options.json:
+    if options.as_json:
         print(report.to_json())
     else:
         from rich.console import Console
@@ -269,6 +272,7 @@ def fuzz(options: Fuzz) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command; the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _compat.hide_frames("<frozen runpy>")
     try:
         return _dispatch(given)
     except UsageError as error:
@@ -308,17 +312,23 @@ def _parsed(kind: type[Any], command: str, given: list[str]) -> Any:
     except ImportError:
         raise UsageError("the command line needs tyro and rich.  To fix: pip install 'funcgrad[cli]'") from None
     said = io.StringIO()
-    conf = tyro.conf
+    settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction, tyro.conf.PositionalRequiredArgs)
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, prog=f"python -m funcgrad {command}", args=given, config=(
-                conf.FlagCreatePairsOff, conf.UseAppendAction, conf.PositionalRequiredArgs))
+            return tyro.cli(kind, prog=f"python -m funcgrad {command}", description=inspect.getdoc(kind), args=given,
+                            config=settings)
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip("│╭╮╰╯─ \t") for line in said.getvalue().splitlines()]
-        words = " ".join(line for line in lines if line and not line.startswith(("Parsing error", "For full help")))
-        raise UsageError(f"{words} (python -m funcgrad {command} --help)") from None
+        raise UsageError(f"{_in_one_line(said.getvalue())} (python -m funcgrad {command} --help)") from None
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro's box says, without its frame, its title and its repetition of the help text."""
+    lines = [line.strip("│ \t") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    words = " ".join(line for line in lines if line and not set(line) <= {"─"})
+    words = words.split("Argument helptext:")[0].split("For full helptext")[0].strip()
+    return words.replace("Missing from", "missing options of") if words.startswith("Missing") else words
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from jax.extend.core import take_current_trace
 from funcgrad import _compat
 from funcgrad.crosscheck.report import Verdict
 from funcgrad.crosscheck.substitute_agreement import first_sight, is_compared
+from funcgrad.crosscheck.substitute_rewind import Rewound
 from funcgrad.crosscheck.substitute_rules import Rule, rules_called, rules_in
 from funcgrad.crosscheck.substitute_session import SIDE, Call, Record, Side, Suspect
 from funcgrad.eager import backward
@@ -37,7 +38,7 @@ STATIC = {"static": True}
 #: JAX's own, whatever stands under their names in a block.
 JAX_VJP: Any = jax.vjp
 _NOT_THE_USERS = (os.path.dirname(jax.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep,
-                  contextlib.__file__)
+                  contextlib.__file__, functools.__file__)
 JAX_HESSIAN: Any = jax.hessian
 
 
@@ -173,40 +174,45 @@ class _About:
 def checked_vjp(record: Record, fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> Any:
     """What ``jax.vjp`` gives, its pullback compared with funcgrad's whenever it is called."""
     about = _About(record, call_of(fun))
-    recording, failure = None, None
+    failure, ours = None, None
     with record.timed(), SIDE(Side.FUNCGRAD), rules_called() as heard:
         try:  # first, so that what the function leaves behind in Python's world is of JAX's run
-            recording, in_tree = record_call(fun, primals, has_aux)
+            alone = Rewound.of(_without_aux(fun) if has_aux else fun)
+            program = program_of(alone, primals)
+            recording, in_tree = record_call(program.closed() or alone, primals)
+            about = dataclasses.replace(about, rules=record.unjudged([*heard, *rules_in(recording.graph)]))
+            ours = _Live(recording, in_tree, fun)
         except Exception as error:  # the user's own errors come again from JAX
             failure = error
     with SIDE(Side.JAX):
         out, theirs, *aux = JAX_VJP(fun, *primals, has_aux=has_aux)
-    if recording is None:
+    if ours is None:
         unsupported(about, failure)
         return out, theirs, *aux
-    with record.timed(), SIDE(Side.JAX):
-        about = dataclasses.replace(about, rules=record.unjudged([*heard, *rules_in(recording.graph)]))
-        program = program_of(_without_aux(fun) if has_aux else fun, primals)
-    return out, CheckedPullback(theirs, _Live(recording, in_tree, fun), program, about), *aux
+    return out, CheckedPullback(theirs, ours, program, about), *aux
 
 
 def checked_hessian(record: Record, fun: Callable[..., Any], argnums: Any, has_aux: bool, options: dict[str, Any],
                     ours: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
     """What ``jax.hessian(fun)`` gives, compared with funcgrad's."""
     about = _About(record, call_of(fun, "hessian"))
+    failure, found = None, None
+    with record.timed(), SIDE(Side.FUNCGRAD):
+        try:
+            partial, chosen = split_arguments(fun, argnums, args, kwargs)
+            alone = Rewound.of(_without_aux(partial) if has_aux else partial)
+            program = program_of(alone, chosen)
+            numbers = 0 if isinstance(argnums, int) else tuple(range(len(chosen)))
+            found = ours(program.closed() or alone, numbers, **options)(*chosen)
+        except Exception as error:
+            failure = error
     with SIDE(Side.JAX):
         wanted = JAX_HESSIAN(fun, argnums, has_aux=has_aux, **options)(*args, **kwargs)
-    with record.timed():
-        try:
-            with SIDE(Side.FUNCGRAD):
-                found = ours(fun, argnums, has_aux=has_aux, **options)(*args, **kwargs)
-        except Exception as error:
-            unsupported(about, error)
-            return wanted
-        partial, chosen = split_arguments(fun, argnums, args, kwargs)
-        with SIDE(Side.JAX):
-            program = program_of(_without_aux(partial) if has_aux else partial, chosen)
-        compare(about, program, None, *((found[0], wanted[0]) if has_aux else (found, wanted)))
+    if failure is not None:
+        unsupported(about, failure)
+    else:
+        with record.timed():
+            compare(about, program, None, found, wanted[0] if has_aux else wanted)
     return wanted
 
 

@@ -75,9 +75,10 @@ class _Excess:
         spread = conditioning(lambda primals: _derivative(suspect, primals, Side.JAX), suspect)
         worst: tuple[float, _Excess] | None = None
         paths = _paths(suspect)
-        for path, mine, theirs, moved in zip(paths, suspect.found, suspect.wanted, spread, strict=True):
+        noises = _noise(suspect)
+        for path, mine, theirs, moved, noise in zip(paths, suspect.found, suspect.wanted, spread, noises, strict=True):
             found, wanted = widened(mine, np).ravel(), widened(theirs, np).ravel()
-            allowed = _allowed(np.asarray(theirs), moved).ravel()
+            allowed = _allowed(np.asarray(theirs), moved).ravel() + noise
             with np.errstate(invalid="ignore", over="ignore"):
                 error = np.abs(found - wanted)
                 ratio = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0.0,
@@ -94,6 +95,31 @@ def _allowed(wanted: np.ndarray, moved: np.ndarray) -> np.ndarray:
     info = jnp.finfo(wanted.dtype)
     size = np.abs(widened(wanted, np))
     return ROUNDINGS * (float(info.eps) * np.where(np.isfinite(size), size, 0.0) + moved) + float(info.tiny)
+
+
+def _noise(suspect: Suspect) -> list[float]:
+    """What the rounding of the function's own value means for its slope, for each compared leaf of the primals.
+
+    A value known to one last place says nothing of slopes below ``eps |f| / |x|``: where `tanh` is saturated its
+    derivative is the rounding of a difference.
+    """
+    assert suspect.function is not None
+    with SIDE(Side.JAX):
+        out = [leaf for leaf in jax.tree.leaves(suspect.function(*suspect.primals)) if is_compared(jnp.asarray(leaf))]
+    weights = [ct for ct in jax.tree.leaves(suspect.ct) if is_compared(ct)] if suspect.ct is not None else [
+        np.ones(np.shape(leaf)) for leaf in out]
+    eps = max((float(jnp.finfo(jnp.asarray(leaf).dtype).eps) for leaf in out), default=0.0)
+    size = sum(float(np.sum(np.abs(widened(leaf, np)) * np.abs(widened(ct, np))))
+               for leaf, ct in zip(out, weights, strict=True))
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(suspect.primals) if not _is_key(leaf)]
+    widths = [float(np.max(np.abs(widened(leaf, np)), initial=0.0)) for leaf in leaves if is_compared(leaf)]
+    if len(widths) != len(suspect.wanted) or not np.isfinite(size):  # a Hessian has more leaves than the primals
+        return [0.0] * len(suspect.wanted)
+    return [eps * size / (width or 1.0) for width in widths]
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.extended))
 
 
 def conditioning(derivative: Callable[[Any], Sequence[Array]], suspect: Suspect) -> list[np.ndarray]:
@@ -162,7 +188,7 @@ def _blame(suspect: Suspect, excess: _Excess | None) -> tuple[Verdict, tuple[Row
         return Verdict.MATCH, ()
     if any(row.verdict is Verdict.CONVENTION for row in report.rows):
         return Verdict.CONVENTION, ()
-    far = _far_apart(suspect)
+    far = _far_apart(suspect, _noise(suspect))
     if far is None:  # roundings inside the function, which the check knows from running it in float64
         return Verdict.MATCH, ()
     return _difference(suspect, far, "the two gradients differ here, but not when the function is run again, "
@@ -187,14 +213,15 @@ def _without_function(suspect: Suspect, why: str = "") -> tuple[Verdict, tuple[R
     return Verdict.UNSUPPORTED, (suspect.call.row(Verdict.UNSUPPORTED, words),)
 
 
-def _far_apart(suspect: Suspect) -> _Excess | None:
+def _far_apart(suspect: Suspect, noises: Sequence[float] | None = None) -> _Excess | None:
     """An element in which the two answers agree in less than half of their digits."""
-    for path, mine, theirs in zip(_paths(suspect), suspect.found, suspect.wanted, strict=True):
+    noises = noises or [0.0] * len(suspect.wanted)
+    for path, mine, theirs, noise in zip(_paths(suspect), suspect.found, suspect.wanted, noises, strict=True):
         found, wanted = widened(mine, np), widened(theirs, np)
         coarse = float(np.sqrt(float(jnp.finfo(theirs.dtype).eps)))
         with np.errstate(invalid="ignore"):
             size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
-            allowed = coarse * (size + np.max(size, initial=0.0)) + float(jnp.finfo(theirs.dtype).tiny)
+            allowed = coarse * (size + np.max(size, initial=0.0)) + float(jnp.finfo(theirs.dtype).tiny) + noise
             far = ~((np.abs(found - wanted) <= allowed) | (found == wanted) | (np.isnan(found) & np.isnan(wanted)))
         if np.any(far):
             index = tuple(np.argwhere(far)[0])

@@ -178,8 +178,8 @@ class Record:
                     self._counts[verdict] += 1
                     for row in rows:
                         self.note(row)
-                    if verdict is Verdict.WRONG:  # and so is every later gradient through them
-                        self._judged_rules.difference_update(suspect.rules)
+                    if verdict is not Verdict.WRONG:  # a wrong rule is wrong again in every later gradient
+                        self._judged_rules.update(suspect.rules)
                 found = [verdict for verdict, _rows in judged] + [self._worst.get(call, Verdict.MATCH)]
                 self._worst[call] = min(found, key=_GRAVITY.index)
                 self._counts[self._worst[call]] += more
@@ -221,15 +221,12 @@ class Record:
         call = suspect.call
         with self._lock:
             self._counts["taken"] += 1
-            self._judged_rules.update(suspect.rules)
             seen = self._kept.setdefault((call, suspect.differs), 0)
-            if seen < LOOKED_AT:
+            if seen < (LOOKED_AT if suspect.differs else 1):
                 self._kept[call, suspect.differs] = seen + 1
                 self._waiting.setdefault(call, []).append(suspect)
-            elif suspect.differs:
-                self._more[call] = self._more.get(call, 0) + 1
             else:
-                self._counts[Verdict.MATCH] += 1
+                self._more[call] = self._more.get(call, 0) + 1
 
     def unjudged(self, rules: Sequence[Rule]) -> tuple[Rule, ...]:
         """Those of these custom rules that are neither trusted nor judged yet."""

@@ -1,4 +1,4 @@
-"""optax's own tests with funcgrad in the place of JAX's transforms: what passes with JAX passes with funcgrad."""
+"""optax's own tests with funcgrad in the place of JAX's transforms, and with both compared, by the pytest plugin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as xml
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,40 +14,46 @@ from typing import Any
 import optax
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 OPTAX = Path(optax.__file__).resolve().parent
 #: Files whose tests of gradients are quick; the others wait for optimizers.
 FAST = ("losses/_classification_test.py", "losses/_ranking_test.py", "losses/_fenchel_young_test.py")
+QUICK = "(grad and not extreme) or fenchel"
 #: Outcomes of pytest: everything passed, or some tests failed.
 RAN = (0, 1)
 
 
-def run(targets: Sequence[str], report: Path, swap: bool, keep: str = "") -> dict[str, Any]:
-    """pytest in a process of its own, free of this project's options; the results by name of the test."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.peers.swap", "-p", "no:cacheprovider",
-               "-c", os.devnull, "--rootdir", str(OPTAX), *(["-k", keep] if keep else []),
-               *(str(OPTAX / target) for target in targets)]
-    environment = {**os.environ, "FUNCGRAD_SWAP_REPORT": str(report), "FUNCGRAD_SWAP": str(int(swap)),
-                   "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+def run(targets: Sequence[str], folder: Path, mode: str, keep: str = "") -> tuple[dict[str, Any], set[str], int]:
+    """pytest in a process of its own, free of our options: what the plugin found, who failed, how many ran."""
+    report, results = folder / f"{mode}.json", folder / f"{mode}.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir",
+               str(OPTAX), f"--funcgrad={mode}", f"--funcgrad-report={report}", f"--junitxml={results}",
+               *(["-k", keep] if keep else []), *(str(OPTAX / target) for target in targets)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in RAN, done.stdout[-4000:] + done.stderr[-4000:]
-    return json.loads(report.read_text())
+    cases = list(xml.parse(results).iter("testcase"))
+    failed = {f"{case.get('classname')}::{case.get('name')}" for case in cases
+              if case.find("failure") is not None or case.find("error") is not None}
+    return json.loads(report.read_text()) if mode != "off" else {}, failed, len(cases)
 
 
-def passes_as_with_jax(targets: Sequence[str], folder: Path, fewest_calls: int, keep: str = "") -> None:
+def passes_as_with_jax(targets: Sequence[str], folder: Path, mode: str, fewest: int, keep: str = "") -> None:
     """No test fails with funcgrad that passes with JAX."""
-    found = run(targets, folder / "swapped.json", swap=True, keep=keep)
-    assert found["calls"] >= fewest_calls, "hardly a transform was called: the swap did not reach these tests"
-    assert found["passed"]
-    if found["failed"]:
-        plain = run(found["failed"], folder / "plain.json", swap=False)
-        assert found["failed"] == plain["failed"]
+    found, failed, count = run(targets, folder, mode, keep)
+    assert count
+    assert found["figures"]["taken"] >= fewest, "hardly a gradient was taken: the plugin did not reach these tests"
+    assert found["figures"]["wrong"] == 0, found["rows"]
+    if failed:
+        _, plain, _ = run(targets, folder, "off", keep)
+        assert failed == plain
 
 
-def test_gradients_of_losses(tmp_path: Path) -> None:
-    passes_as_with_jax(FAST, tmp_path, fewest_calls=5, keep="(grad and not extreme) or fenchel")
+@pytest.mark.parametrize("mode", ["check", "swap"])
+def test_gradients_of_losses(tmp_path: Path, mode: str) -> None:
+    passes_as_with_jax(FAST, tmp_path, mode, fewest=5, keep=QUICK)
 
 
 @pytest.mark.slow
-def test_everything(tmp_path: Path) -> None:
-    passes_as_with_jax([""], tmp_path, fewest_calls=500)
+@pytest.mark.parametrize("mode", ["check", "swap"])
+def test_everything(tmp_path: Path, mode: str) -> None:
+    passes_as_with_jax([""], tmp_path, mode, fewest=100)

@@ -212,7 +212,8 @@ class Debugging(AbstractContextManager):
         """Put the flag, and the way to the host, into the program that is being traced."""
         with WATCHER(None):
             flag = jnp.logical_not(all_finite(watched))
-            numbers = [jax.random.key_data(a) if _compat.is_extended(a.dtype) else a for a in map(jnp.asarray, arrays)]
+            fixed = [lax.stop_gradient(jnp.asarray(array)) for array in arrays]  # for those who differentiate all this
+            numbers = [jax.random.key_data(array) if _compat.is_extended(array.dtype) else array for array in fixed]
             _messenger(self, site, ((),) * len(numbers))(flag, *numbers)
 
     # ---- on the host ----
@@ -264,6 +265,8 @@ def _messenger(debugging: Debugging, site: Site, batched: tuple[tuple[bool, ...]
 
         lax.cond(jnp.any(flag), send, lambda: None)
 
+    if jax.sharding.get_abstract_mesh().manual_axes:  # in a `shard_map`, whose axes have no names in `custom_vmap`
+        return message
     rule = custom_vmap(message)
 
     @rule.def_vmap

@@ -84,7 +84,8 @@ def report_of(found: Search, name: str, arguments: Sequence[str], inside: tuple[
     names = value_names(graph, arguments)
     birth = innermost(found, origin)
     place = _place(birth, names, inside, around)
-    leaves = tuple(names[v] for v, flag in zip(graph.inputs, graph.active, strict=True)
+    told = len(arguments) or len(graph.inputs)  # what comes after the arguments are probes of taps
+    leaves = tuple(names[v] for v, flag in zip(graph.inputs[:told], graph.active, strict=False)
                    if flag and v in found.ct_origins)
     counts = place.phase == "cotangent" and place.cotangent not in (0.0, None)  # a cotangent arrives: nothing hides it
     hidden = None if origin.given or found.in_value is not None or counts else _hider(birth)

@@ -52,7 +52,8 @@ class Inside:
     number: int | None = None
 
     def __str__(self) -> str:
-        words = (self.what, f"`{self.name}`" if self.name else "", "" if self.number is None else str(self.number))
+        name = "λ" if self.name == "<lambda>" else self.name
+        words = (self.what, f"`{name}`" if name else "", "" if self.number is None else str(self.number))
         return " ".join(filter(None, words))
 
 

@@ -31,6 +31,7 @@ def test_so_does_the_context_around_the_gradient(case: Case, way: str) -> None:
     assert said == Said(operation=True, line=True, place=True if way in ("scan", "vmap") else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BY_CASE)
 def test_each_case_is_bad_at_one_point_only(case: Case) -> None:
     gradient_of = jax.grad(case.function)
@@ -39,6 +40,7 @@ def test_each_case_is_bad_at_one_point_only(case: Case) -> None:
     assert bool(np.isfinite(case.function(case.bad))) == case.hidden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case.hidden], ids=lambda case: case.function.__name__)
 def test_a_good_example_is_not_blamed(case: Case) -> None:
     assert funcgrad.find_nonfinite(case.function, case.good).ok

@@ -56,7 +56,7 @@ WAYS_TO_CUT: dict[str, tuple[Callable[..., Any], tuple, dict[str, int], set[str]
 
 
 @pytest.mark.parametrize("name", WAYS_TO_CUT)
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "jit"])
 def test_what_cuts_is_named(name: str, compiled: bool) -> None:
     function, args, expected, operations, reason = WAYS_TO_CUT[name]
     report = funcgrad.dead_paths(jax.jit(function) if compiled else function, *args)
@@ -67,6 +67,12 @@ def test_what_cuts_is_named(name: str, compiled: bool) -> None:
         assert any(reason in cut.because for cut in report.dead[0].cuts)
     if name != "not read":
         assert all(cut.place.startswith("test_dead_paths.py:") for cut in report.dead[0].cuts)
+
+
+def test_cuts_inside_compiled_functions_are_seen() -> None:
+    report = funcgrad.dead_paths(jax.jit(lambda x, y: jnp.sum(jax.nn.relu(x)) + jnp.sum(jnp.round(y) * x)), X, X)
+    (leaf,) = report.dead
+    assert leaf.name == "y" and leaf.cuts[0].operation == "round" and leaf.cuts[0].inside[0].what == "jit"
 
 
 def test_a_gradient_everywhere_is_told_in_one_line() -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import PartitionSpec
 
 import funcgrad
 from funcgrad.inspection import Nonfinite, NonfiniteError
@@ -224,6 +225,10 @@ def test_a_mend_reads_the_line_whatever_stands_there() -> None:
 # ---- the context ----
 
 
+def mesh() -> Any:
+    return jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
 def found_in(run: Callable[[], Any]) -> Nonfinite:
     with pytest.raises(NonfiniteError) as caught, funcgrad.debug_nonfinite():
         run()
@@ -242,6 +247,13 @@ COMPILED: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "in a scan": (lambda: jax.jit(lambda xs: lax.scan(lambda c, x: (c, funcgrad.grad(masked_root)(x)), 0.0, xs))(XS),
                   {"call": 2}),
     "of a scan": (lambda: jax.jit(funcgrad.grad(PROGRAMS["scan"][0]))(XS), {"scan step": 2}),
+    "differentiated once more by JAX": (lambda: jax.jit(jax.grad(lambda x: jnp.sum(funcgrad.grad(masked_root)(x))))(X),
+                                        {}),
+    "in a checkpoint": (lambda: jax.jit(funcgrad.grad(jax.checkpoint(
+        lambda x: jnp.sum(funcgrad.grad(masked_root)(x)))))(X), {}),
+    "in a shard_map": (lambda: jax.jit(jax.shard_map(
+        lambda x: funcgrad.grad(masked_root)(x), mesh=mesh(), in_specs=PartitionSpec("i"),
+        out_specs=PartitionSpec("i")))(X), {}),
     "vjp": (lambda: jax.jit(lambda x: funcgrad.vjp(masked_root, x)[1](1.0))(X), {}),
     "jacrev": (lambda: jax.jit(funcgrad.jacrev(lambda x: jnp.sqrt(x)))(X), {"batch index": 1}),
     "jvp": (lambda: jax.jit(lambda x: funcgrad.jvp(lambda x: jnp.sqrt(x), (x,), (x,)))(X), {}),
@@ -249,7 +261,10 @@ COMPILED: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COMPILED)
+SLOW = ("hessian", "in a checkpoint", "jvp", "vmap of one argument", "differentiated once more by JAX", "of a scan")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in COMPILED])
 def test_the_context_finds_it_in_compiled_code(name: str) -> None:
     run, steps = COMPILED[name]
     report = found_in(run)

@@ -1,0 +1,71 @@
+"""Differences from JAX that are understood: where they occur, and what is known of them.
+
+An entry explains a difference only of a program that was reduced to the operation it speaks of. `docs/conventions.md`
+holds the proofs, `docs/findings.md` what is wrong in JAX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from funcgrad.crosscheck.fuzz_compare import Difference
+from funcgrad.crosscheck.programs_data import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Attributes:
+      name: short, for counts.
+      holds: whether it explains a difference of a reduced program.
+      why: one sentence.
+      where: the page that proves it.
+    """
+
+    name: str
+    holds: Callable[[Program, Difference], bool]
+    why: str
+    where: str
+
+
+def only(*words: str, kinds: tuple[str, ...] = ("values", "nonfinite")) -> Callable[[Program, Difference], bool]:
+    """Whether the program is one statement whose expression holds one of these words."""
+
+    def holds(program: Program, difference: Difference) -> bool:
+        statements = program.function.statements
+        return (difference.kind in kinds and len(statements) == 1
+                and any(word in statements[0].template for word in words))
+
+    return holds
+
+
+def zero_to_the_zero(program: Program, difference: Difference) -> bool:
+    """JAX multiplies 0 by an infinite logarithm or reciprocal where a base is zero."""
+    return only("**", "power", kinds=("nonfinite",))(program, difference) and math.isfinite(abs(difference.ours))
+
+
+def small_error(program: Program, difference: Difference) -> bool:
+    """A relative error that XLA's single precision series have."""
+    special = only("igamma", "random.gamma", "betainc", "polygamma", "digamma", "ndtri", "bessel", "lgamma", "i0(",
+                   kinds=("values",))
+    return special(program, difference) and abs(difference.ours - difference.theirs) <= 1e-4 * abs(difference.ours)
+
+
+#: The name of what `fuzz_compare.cancels` finds.
+CANCELS = "terms that cancel inside JAX's rules"
+
+EXPLANATIONS: tuple[Explanation, ...] = (
+    Explanation("0 to the power 0", zero_to_the_zero, "x**0 is 1, so its slope in x is 0; JAX gives 0 * inf",
+                "conventions.md: `lax.pow`"),
+    Explanation("a window's initial value is traced", only("reduce_window", kinds=("jax raises",)),
+                "JAX refuses to differentiate reduce_window when the initial value is traced", "conventions.md"),
+    Explanation("series of special functions in single precision", small_error,
+                "the derivative is another special function, which XLA computes to fewer digits than float32 has",
+                "fuzz_explained.py"),
+)
+
+
+def explanation(program: Program, difference: Difference) -> Explanation | None:
+    """The entry that explains a reduced program's difference, or None."""
+    return next((entry for entry in EXPLANATIONS if entry.holds(program, difference)), None)

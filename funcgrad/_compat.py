@@ -138,7 +138,6 @@ constants_first = _pe.convert_constvars_jaxpr
 def sparse_kernels() -> tuple[Any, ...]:
     """What the sparse formats' lowerings bind. Importing them brings half of scipy along."""
     from jax.experimental.sparse import _lowerings as _sparse
-
     return _sparse.coo_spmv_p, _sparse.coo_spmm_p, _sparse.csr_spmv_p, _sparse.csr_spmm_p
 
 

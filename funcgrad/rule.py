@@ -210,7 +210,7 @@ class VJPRule:
         if zeros.zeros_are_strong() and (self.kind is MapClass.BILINEAR or self.mixes == zeros.PRODUCTS):
             leading = (out,) if self.kind is MapClass.CLOSED_FORM else ()
             return [
-                zeros.contraction(_after(function, leading), ct, operands, params) if flag and function is not None
+                zeros.contraction(function, ct, leading, operands, params) if flag and function is not None
                 else None
                 for flag, function in zip(active, self.functions, strict=True)
             ]
@@ -231,10 +231,6 @@ class VJPRule:
             function(*leading, *operands, **params) if flag and function is not None else None
             for flag, function in zip(active, self.functions, strict=True)
         ]
-
-
-def _after(function: Callable[..., Any], leading: tuple) -> Callable[..., Any]:
-    return lambda ct, *operands, **params: function(ct, *leading, *operands, **params)
 
 
 def _weighted(ct: Array, partial: Array | Over, operand: Array) -> Array:

@@ -109,6 +109,8 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     check_flag(strong_zeros)
     check_policy(policy)
     functions, numbers = given_taps(taps), canonical_argnums(argnums)
+    if functions or return_taps:
+        from funcgrad import tapping  # who taps nothing pays nothing for it
 
     @functools.wraps(fun, updated=())
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -116,18 +118,17 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_inputs("grad", chosen, holomorphic, allow_int)
         with policy_in_force(policy):
-            passed = _tapping().Taps() if return_taps else None
+            passed = tapping.Taps() if return_taps else None
             recording, in_tree = record_call(partial if passed is None else passed.watched(partial), chosen, has_aux)
             if functions:
-                _tapping().check_names([name for name, _ in functions], recording.graph)
+                tapping.check_names([name for name, _ in functions], recording.graph)
             if passed is not None:
                 recording = passed.opened(recording)
             out = jax.tree.unflatten(recording.out_tree, recording.outputs)
             check_scalar(out)
             check_outputs("grad", out, holomorphic)
-            # what a profile shows
             with (jax.named_scope(f"pullback({recording.graph.name})"), zeros_in_force(strong_zeros),
-                  taps_in_force(functions)):
+                  taps_in_force(functions)):  # the name is what a profile shows
                 cts = backward_as_planned(recording, [lax.full_like(recording.outputs[0], 1)], fun)
                 if WATCHER.value is not None:
                     WATCHER.value.swept(recording, cts, fun, numbers, chosen)
@@ -138,12 +139,6 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
         return result if passed is None else (*result, passed.results(recording, of_probes))
 
     return value_and_gradient
-
-
-def _tapping() -> Any:
-    from funcgrad import tapping  # who taps nothing pays nothing for it
-
-    return tapping
 
 
 def _materialized(recording: Recording, cts: Sequence[Any]) -> list[Any]:

@@ -117,7 +117,7 @@ def _sharding(x: Array) -> Any:
 # ---- contractions ----
 
 
-def contraction(transpose: Callable[..., Array | None], ct: Array, operands: Sequence[Any],
+def contraction(transpose: Callable[..., Array | None], ct: Array, leading: tuple, operands: Sequence[Any],
                 params: dict[str, Any]) -> Array | None:
     """A bilinear rule's transpose, in which a zero of `ct` adds nothing to any sum.
 
@@ -125,7 +125,7 @@ def contraction(transpose: Callable[..., Array | None], ct: Array, operands: Seq
     finite. Where such values meet cotangents other than zero, their products are added: infinite if all have one sign,
     else NaN. (Complex numbers: the first result stays there.)
     """
-    plain = transpose(ct, *operands, **params)
+    plain = transpose(ct, *leading, *operands, **params)
     if plain is None:
         return None
 
@@ -134,7 +134,8 @@ def contraction(transpose: Callable[..., Array | None], ct: Array, operands: Seq
         full = [next(spread) if read else entry for read, entry in zip(reads, given, strict=True)]
 
         def apply(change: Callable[[Array], Array], ct: Array) -> Array:
-            result = transpose(ct, *(change(x) if read else x for read, x in zip(reads, full, strict=True)), **params)
+            changed = (change(x) if read else x for read, x in zip(reads, full, strict=True))
+            result = transpose(ct, *leading, *changed, **params)
             assert result is not None
             return result
 

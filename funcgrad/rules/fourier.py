@@ -32,8 +32,9 @@ def fft_transpose(ct: Array, _x: Aval, *, fft_type: Any, fft_lengths: tuple[int,
     """
     size, last = math.prod(fft_lengths), fft_lengths[-1]
     if fft_type == lax.FftType.RFFT:  # Re sum over k of ct[k] exp(-2πi k n / N)
-        half = _weighted(lax.conj(ct), last, size, size / 2)
-        return p.fft_p.bind(half, fft_type=lax.FftType.IRFFT, fft_lengths=fft_lengths)
+        half = _weighted(lax.conj(ct), last, 1, 1 / 2)  # exact: what rounds, the size, comes after the transform
+        signal = p.fft_p.bind(half, fft_type=lax.FftType.IRFFT, fft_lengths=fft_lengths)
+        return lax.mul(signal, np.array(size, signal.dtype))
     if fft_type == lax.FftType.IRFFT:  # ct_x[k] = w[k] / N sum over n of ct[n] exp(+2πi k n / N)
         half = p.fft_p.bind(ct, fft_type=lax.FftType.RFFT, fft_lengths=fft_lengths)
         return lax.conj(_weighted(half, last, 1 / size, 2 / size))

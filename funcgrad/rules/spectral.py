@@ -4,10 +4,10 @@ Sources: Giles, "An extended collection of matrix derivative results for forward
 differentiation" (Oxford NA-08-01, 2008), section 3; Wan and Zhang, "Automatic differentiation for complex valued SVD"
 (arXiv:1909.02659) for the complex phases.
 
-Vectors turn into each other at rates 1 / (difference of their values). Where the vectors alone are used, the rate of a
-tie counts as 0, and values that only rounding has parted are tied. This is right for functions of the space that the
-tied vectors span (a projector, the polar factor): they ask for no turning in it. A function of vectors and values
-together does not tell the rule what it needs at a tie: NaN, as in JAX. ADR 6 has the proof.
+Vectors turn into each other at rates 1 / (difference of their values). The rate of a tie counts as 0, and values that
+only rounding has parted are tied. This is right for functions of the space that the tied vectors span (a projector, the
+polar factor, the norm of a matrix put together again); a matrix function whose cotangent mixes the tied vectors needs
+more than any rule is told, and gets an incomplete cotangent there. ADR 6 has the proof.
 """
 
 from __future__ import annotations
@@ -61,16 +61,13 @@ def _over(numerator: Array, denominator: Array, zero: Array | None = None) -> Ar
     return lax.select(zero, lax.full_like(numerator, 0), quotient)
 
 
-def _turning(numerator: Array, values: Array, vectors_alone: bool) -> Array:
-    """``numerator[i, j] / (values[j] - values[i])``, zero on the diagonal, and at ties when `vectors_alone`."""
+def _turning(numerator: Array, values: Array) -> Array:
+    """``numerator[i, j] / (values[j] - values[i])``; zero on the diagonal and between values that are tied."""
     differences, sizes = lax.sub(*_pairs(values)), lax.abs(values)
-    zero = where(lax.eq, lax.full_like(numerator, True, np.bool_))
-    if vectors_alone:
-        largest = lax.reduce_max(sizes, (sizes.ndim - 1,))
-        rounding = np.array(TIED * np.finfo(sizes.dtype).eps, sizes.dtype)
-        bound = lax.broadcast_in_dim(lax.mul(largest, rounding), differences.shape, tuple(range(largest.ndim)))
-        zero = lax.bitwise_or(zero, lax.le(lax.abs(differences), bound))
-    return _over(numerator, differences, zero)
+    largest = lax.reduce_max(sizes, (sizes.ndim - 1,))
+    rounding = np.array(TIED * np.finfo(sizes.dtype).eps, sizes.dtype)
+    bound = lax.broadcast_in_dim(lax.mul(largest, rounding), differences.shape, tuple(range(largest.ndim)))
+    return _over(numerator, differences, lax.le(lax.abs(differences), bound))
 
 
 def _skew(x: Array) -> Array:
@@ -103,7 +100,7 @@ def eigh_cotangents(active: Active, ct: tuple, out: tuple, _a: Aval, *, lower: b
     if subset_by_index not in (None, (0, _a.shape[-1])):
         raise _partial("eigenvectors")
     turned = matmul_tn(v, ct_v)
-    inner = _halved(_turning(_skew(turned), w, ct_w is None))
+    inner = _halved(_turning(_skew(turned), w))
     if ct_w is not None:
         inner = where(lax.ne, inner, along_columns(ct_w, inner))
     return [folded(matmul(conj(v), matmul_nt(inner, v)), lower)]
@@ -148,7 +145,7 @@ def _eig_operand(ct_w: Array | None, ct_v: Array | None, w: Array, v: Array) -> 
     c keeps each vector's length 1 and its largest component real, as LAPACK does.
     """
     if ct_v is not None:
-        inner = _turning(matmul_tn(v, _in_gauge(ct_v, v)), w, False)
+        inner = _turning(matmul_tn(v, _in_gauge(ct_v, v)), w)
         if ct_w is not None:
             inner = where(lax.ne, inner, along_columns(ct_w, inner))
     elif ct_w is not None:
@@ -226,7 +223,7 @@ def _svd_inner(ct_s: Array | None, s: Array, turned_u: Array | None, turned_v: A
     skew_u, skew_v = (lax.full_like(some, 0) if x is None else _skew(x) for x in (turned_u, turned_v))
     if is_complex(some):
         skew_v = where(lax.ne, skew_v, lax.neg(skew_u))  # on the diagonal: the phase is U's
-    inner = _halved(lax.add(_turning(lax.add(skew_u, skew_v), s, ct_s is None),
+    inner = _halved(lax.add(_turning(lax.add(skew_u, skew_v), s),
                             _over(lax.sub(skew_u, skew_v), lax.add(*_pairs(s)))))
     return inner if ct_s is None else lax.add(inner, where(lax.eq, along_columns(ct_s, inner)))
 

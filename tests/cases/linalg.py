@@ -416,6 +416,13 @@ def polar(a: Any) -> Any:
     return weighted(u @ vh)
 
 
+def put_together(a: Any) -> Any:
+    """Half the square of the norm of the product of the factors."""
+    u, s, vh = linalg.svd(a, full_matrices=False, compute_uv=True)
+    product = (u * s) @ vh
+    return 0.5 * (product * product).sum()
+
+
 FULL = "jax refuses to differentiate full matrices of a rectangular one"
 SVD = (
     *(Case(f"svd[{m}x{n}]", ("svd",), svd, spread(m, n), dtypes=LAPACK) for m, n in ((4, 4), (4, 3), (3, 4), (1, 3))),
@@ -448,6 +455,10 @@ SVD = (
          note=TIED),
     Case("svd[complex,polar,two equal]", ("svd",), polar, with_values(2, 1, 1, imaginary=True), dtypes=LAPACK, orders=1,
          jax_agrees=False, note=TIED),
+    Case("svd[put together]", ("svd",), put_together, spread(3, 3), dtypes=LAPACK, boundary=(
+        Boundary("two equal", (np.diag([1.0, 1.0, 2.0]),), (np.diag([1.0, 1.0, 2.0]),),
+                 why="half the square of the norm, whose derivative is the matrix; JAX divides by zero"),
+    )),
     Case("svd[complex,polar]", ("svd",), polar, spread(3, 2, imaginary=True), dtypes=LAPACK),
 )
 

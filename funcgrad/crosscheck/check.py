@@ -16,7 +16,7 @@ from funcgrad.checks import check_callable
 from funcgrad.crosscheck.blame import Settings, judged_sweep, row_of
 from funcgrad.crosscheck.compare import is_inexact, numbers
 from funcgrad.crosscheck.judge import judge
-from funcgrad.crosscheck.oracles import DEFAULT, Oracle
+from funcgrad.crosscheck.oracles import DEFAULT, JaxReverse, Oracle
 from funcgrad.crosscheck.problem import Problem, whole_problem
 from funcgrad.crosscheck.recording import record
 from funcgrad.crosscheck.report import Report, Row, Verdict
@@ -181,12 +181,13 @@ def _in_context(rows: list[Row], whole: list[Row]) -> list[Row]:
     if not whole or any(row.verdict is Verdict.NONFINITE for row in whole):
         return rows
     right = all(row.verdict in (Verdict.MATCH, Verdict.CONVENTION) for row in whole)
+    agreed = right and all(row.oracle.endswith(JaxReverse().name) for row in whole)
     found = []
     for row in rows:
         if row.verdict is Verdict.NONFINITE:
             row = dataclasses.replace(row, verdict=Verdict.UNSUPPORTED, snippet="",
                                       reason="not finite here, but masked later: the whole gradient is finite")
-        elif row.verdict is Verdict.WRONG and right and row.subject in ("jax", ""):
+        elif row.verdict is Verdict.WRONG and ((row.subject == "jax" and right) or (row.subject == "" and agreed)):
             row = dataclasses.replace(row, verdict=Verdict.CONVENTION, snippet="",
                                       reason="jax's rule differs from the derivative of this operation alone, but its "
                                       "whole gradient is right")

@@ -146,6 +146,9 @@ class UnderVmap(Oracle):
 DEFAULT: tuple[Oracle, ...] = (JaxReverse(), UnderVmap(), ImplicitGamma(), Float64Truth(), AdjointIdentity(),
                                FiniteDifferences())
 
+#: The cheapest that still needs two independent witnesses: for hundreds of gradients, with ``depth="global"``.
+QUICK: tuple[Oracle, ...] = (JaxReverse(), AdjointIdentity())
+
 
 # ---- computing with problems ----
 

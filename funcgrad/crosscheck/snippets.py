@@ -18,6 +18,7 @@ from jax.extend.core import Literal as JaxprLiteral
 from jax.extend.core import primitives
 
 from funcgrad import _compat
+from funcgrad.crosscheck.compare import is_inexact
 from funcgrad.crosscheck.oracles import attempt
 from funcgrad.crosscheck.problem import CUSTOM, Problem, our_vjp
 
@@ -128,7 +129,9 @@ def _array(value: Any) -> str:
     array = np.asarray(value)
     if array.size > MOST_ELEMENTS:
         raise Unwritable("large arrays")
-    data = array.astype(np.float64).tolist() if array.dtype.kind == "V" else array.tolist()
+    data = array.tolist()
+    if is_inexact(array) and not np.iscomplexobj(array) and array.dtype != np.float64:  # as few digits as tell it apart
+        data = np.array([float(str(x)) for x in array.reshape(-1)]).reshape(array.shape).tolist()
     return f'jnp.asarray(np.array({data!r}).reshape({array.shape}), jnp.dtype("{array.dtype.name}"))'
 
 

@@ -66,6 +66,7 @@ def test_many_right_programs_raise_no_alarm(order: int) -> None:
     assert not found.alarms, "\n".join(found.alarms)
 
 
+@pytest.mark.slow
 def test_the_wrong_rule_inside_a_flax_model_is_named_with_its_line() -> None:
     report = wrong_rule.report()
     row = report.blamed

@@ -78,8 +78,18 @@ def zeta_shift(_out: Aval, x: Array, q: Array) -> Array:
     return lax.neg(lax.mul(x, lax.zeta(lax.add(x, const(1, x)), q)))
 
 
+def trigamma(_out: Aval, x: Array) -> Array:
+    """``polygamma(1, x)``; for negative x, where XLA's is wrong, by reflection at 1/2 (DLMF 5.15.6)."""
+    negative = lax.lt(x, const(0, x))
+    right = lax.polygamma(const(1, x), lax.select(negative, lax.sub(const(1, x), x), x))
+    # sin(pi x) squared has period 1; the half in the other branch keeps poles out of second derivatives.
+    offset = lax.select(negative, lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)), lax.full_like(x, 0.5))
+    ratio = lax.div(const(np.pi, x), lax.sin(times(np.pi, offset)))
+    return lax.select(negative, lax.sub(lax.mul(ratio, ratio), right), right)
+
+
 pointwise(p.lgamma_p, lambda _out, x: lax.digamma(x))
-pointwise(p.digamma_p, lambda _out, x: lax.polygamma(const(1, x), x))
+pointwise(p.digamma_p, trigamma)
 pointwise(p.polygamma_p, polygamma_order, lambda _out, m, x: lax.polygamma(lax.add(m, const(1, m)), x))
 pointwise(p.zeta_p, zeta_exponent, zeta_shift)
 

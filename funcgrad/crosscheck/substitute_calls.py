@@ -83,6 +83,15 @@ def is_staging() -> bool:
         return trace is not _compat.eval_trace
 
 
+def is_compiling() -> bool:
+    """Whether a program is being traced that will run as a whole, under however many `vmap`s and `jvp`s."""
+    with take_current_trace() as trace:
+        current: Any = trace
+    while current is not None and not type(current).__name__.startswith("DynamicJaxpr"):
+        current = getattr(current, "parent_trace", getattr(current, "parent", None))
+    return current is not None
+
+
 def program_of(fun: Callable[..., Any], primals: tuple[Any, ...]) -> Program:
     """`fun` as something that outlives the traces that are open now."""
     if not is_staging():
@@ -265,6 +274,7 @@ def unsupported(about: _About, error: Exception | None) -> None:
 def compare(about: _About, program: Program, ct: Any, found: Any, wanted: Any) -> None:
     """Note how two answers compare: at once, or as a part of the program that is being compiled."""
     record, call = about.record, about.call
+    ct = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), ct)
     mine, theirs = jax.tree.leaves(found), jax.tree.leaves(wanted)
     unlike = _unlike(found, wanted)
     if unlike:
@@ -297,7 +307,7 @@ def _compare_inside(about: _About, program: Program, ct: Any, found: list[Array]
     compared = [is_compared(leaf) for leaf in wanted]
     mine, theirs = ([lax.stop_gradient(leaf) for leaf, flag in zip(side, compared, strict=True) if flag]
                     for side in (found, wanted))
-    differs, nonfinite = first_sight(mine, theirs, jnp)
+    differs, nonfinite = _FLAGS(mine, theirs)
     evidence = _Packed.of((program.primals, program.consts, ct, mine, theirs))
     light = functools.partial(_heard_that_all_is_well, about)
     heavy = functools.partial(_heard_of_a_suspect, about, dataclasses.replace(program, primals=(), consts=()),
@@ -306,14 +316,18 @@ def _compare_inside(about: _About, program: Program, ct: Any, found: list[Array]
     def agreed() -> None:
         jax.debug.callback(light, differs, nonfinite)
 
-    def suspected() -> None:
-        jax.debug.callback(heavy, differs, evidence.arrays)
+    def told_all() -> None:
+        jax.debug.callback(heavy, differs, nonfinite, evidence.arrays)
 
-    # Under `vmap` both branches run, so each is told what the condition was.
-    if about.rules:
-        suspected()
+    # Under `vmap` both branches run, so each is told what the condition was. Outside `jit` a condition would be
+    # compiled for this one use.
+    if about.rules or not is_compiling():
+        told_all()
     else:
-        lax.cond(differs, suspected, agreed)
+        lax.cond(differs, told_all, agreed)
+
+
+_FLAGS = jax.jit(lambda mine, theirs: first_sight(mine, theirs, jnp))
 
 
 def _heard_that_all_is_well(about: _About, differs: Any, nonfinite: Any) -> None:
@@ -321,10 +335,10 @@ def _heard_that_all_is_well(about: _About, differs: Any, nonfinite: Any) -> None
         about.record.count(Verdict.NONFINITE if nonfinite else Verdict.MATCH)
 
 
-def _heard_of_a_suspect(about: _About, program: Program, packing: _Packing, differs: Any, arrays: Any) -> None:
+def _heard_of_a_suspect(about: _About, program: Program, packing: _Packing, differs: Any,
+                      nonfinite: Any, arrays: Any) -> None:
     if not (differs or about.record.unjudged(about.rules)):
-        if about.rules:
-            about.record.count(Verdict.MATCH)
+        _heard_that_all_is_well(about, differs, nonfinite)
         return
     primals, consts, ct, mine, theirs = packing.unpacked(list(map(np.asarray, arrays)))
     closed = dataclasses.replace(program, consts=consts).closed()

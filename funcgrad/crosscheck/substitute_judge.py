@@ -179,7 +179,8 @@ def _blame(suspect: Suspect, excess: _Excess | None) -> tuple[Verdict, tuple[Row
 
     named.__name__ = suspect.call.name
     with SIDE(Side.JAX):
-        report = check(named, *suspect.primals, ct=suspect.ct, order=1 if suspect.ct is not None else 2)
+        report = check(named, *suspect.primals, ct=suspect.ct, order=1 if suspect.ct is not None else 2,
+                       depth="global")  # the operations one by one only where the whole is wrong
     wrong = tuple(row if row.line else dataclasses.replace(row, line=suspect.call.line)
                   for row in report.rows if row.verdict is Verdict.WRONG)
     if wrong:

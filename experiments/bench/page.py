@@ -49,7 +49,8 @@ def tables(record: dict[str, Any]) -> str:
                for name, entry in record["workloads"].items()}
     about = record["about"]
     lines = machine_lines(about, "at the start")
-    lines.append(f"The run took {about['seconds']} s{', at quick sizes, which decide nothing' * about['quick']}.")
+    kind = ", at quick sizes, which decide nothing" * about["quick"] + ", without times" * about["static"]
+    lines.append(f"The run took {about['seconds']} s{kind}.")
     return markdown(results, outcomes(results), lines, about["command"])
 
 

@@ -53,6 +53,22 @@ PROGRAMS = (
     ("Ties", "lax.reduce_window(x, -np.inf, lax.max, (2,), (1,), 'VALID')", (TIED,)),
     ("Ties", "x.at[np.array([0, 0])].max(y)", (np.zeros(2), np.zeros(2))),
     ("Ties", "jnp.linalg.norm(x, np.inf)", (np.array([2.0, -2.0]),)),
+    ("Ties", "lax.reduce(x, -np.inf, lax.max, (0,))", (TIED,)),
+    ("Ties", "lax.sort((x, y), num_keys=1)[1] * np.array([1., 2., 3., 4.])", (TIED, FOUR)),
+    ("Ties", "jnp.sort(x) * np.array([1., 2., 3., 4.])", (TIED,)),
+    ("Ties", "jnp.sort(x, descending=True) * np.array([1., 2., 3., 4.])", (TIED,)),
+    ("Ties", "lax.approx_max_k(x, 2)[0] * np.array([1., 2.])", (TIED,)),
+    ("Ties", "lax.associative_scan(jnp.maximum, x)", (TIED,)),
+    ("Ties", "jnp.partition(x, 1)[1]", (TIED,)),
+    ("Ties", "jnp.unique(x, size=4)", (TIED,)),
+    ("Ties", "jnp.where(x == jnp.max(x), x, 0)", (TIED,)),
+    ("Ties", "jnp.max(x)", (np.array([NAN, 3.0, 3.0]),)),
+    ("Ties", "jnp.nanmax(x)", (np.array([NAN, 3.0, 3.0]),)),
+    ("Loops and branches", "lax.cond(x[0] > 0, lambda v: v, lambda v: 2 * v, x)", (ZEROS,)),
+    ("Loops and branches", "lax.switch(9, [lambda v: v, lambda v: 2 * v], x)", (ZEROS,)),
+    ("Loops and branches", "lax.scan(lambda c, _: (c * c, c), x, None, length=0)[0]", (THREE,)),
+    ("Loops and branches", "lax.while_loop(lambda v: v[0] < 4, lambda v: 2 * v, x)", (np.array([1.0, 3.0]),)),
+    ("Loops and branches", "lax.while_loop(lambda v: v[0] < 4, lambda v: 2 * v, x)", (np.array([8.0, 3.0]),)),
     ("Roots and norms at zero", "jnp.sqrt(x)", (ZEROS,)),
     ("Roots and norms at zero", "jnp.cbrt(x)", (ZEROS,)),
     ("Roots and norms at zero", "lax.rsqrt(x)", (np.array([0.0]),)),
@@ -104,13 +120,34 @@ PROGRAMS = (
     ("Indices", "lax.dynamic_update_slice(x, y, (9,))", (THREE, np.array([7.0, 8.0]))),
     ("Indices", "jnp.take(x, np.array([5]))", (THREE,)),
     ("Indices", "jax.ops.segment_sum(x, np.array([0, -1, 7]), 2)", (THREE,)),
+    ("Mutable arrays", "(r := jax.new_ref(x), r.__setitem__(0, 2 * r[1]), jax.freeze(r))[2]", (THREE,)),
+    ("Mutable arrays", "(r := jax.new_ref(x), r.__setitem__(np.array([1, 1]), y), jax.freeze(r))[2]",
+     (THREE, np.array([7.0, 8.0]))),
+    ("Mutable arrays", "(r := jax.new_ref(x), r.addupdate(y, np.array([1, 1])), jax.freeze(r))[2]",
+     (THREE, np.array([7.0, 8.0]))),
+    ("Mutable arrays", "(r := jax.new_ref(x), r[1] * r[1])[1]", (THREE,)),
     ("Spectra", "jnp.linalg.eigvalsh(x)", (np.eye(2),)),
+    ("Spectra", "jnp.sum(jnp.linalg.eigvalsh(x) ** 2)", (np.eye(2),)),
+    ("Spectra", "jnp.linalg.eigvals(x).real", (np.eye(2),)),
+    ("Spectra", "jnp.linalg.eigh(x)[1][:, 0]", (np.eye(2),)),
+    ("Spectra", "(lambda v: v[:, :2] @ v[:, :2].T)(jnp.linalg.eigh(x)[1])", (np.diag([1.0, 1.0, 3.0]),)),
+    ("Spectra", "(lambda w, v: (v * w**2) @ v.T)(*jnp.linalg.eigh(x))", (np.eye(2),)),
+    ("Spectra", "(lambda u, s, vh: u @ vh)(*jnp.linalg.svd(x)) * np.array([[1., 2.], [3., 4.]])", (np.eye(2),)),
+    ("Spectra", "jnp.linalg.norm((lambda u, s, vh: u * s @ vh)(*jnp.linalg.svd(x)))", (np.diag([1.0, 1.0, 2.0]),)),
+    ("Spectra", "jnp.linalg.lstsq(x, np.array([1., 2.]))[0]", (np.eye(2),)),
+    ("Spectra", "jnp.linalg.pinv(x)", (np.eye(2),)),
+    ("Spectra", "jax.scipy.linalg.expm(x)", (np.eye(2),)),
     ("Spectra", "jnp.linalg.svd(x, compute_uv=False)", (np.eye(2),)),
     ("Spectra", "jnp.linalg.norm(x, 2)", (np.eye(2),)),
+    ("Spectra", "jnp.linalg.norm(x, 2)", (np.zeros((2, 2)),)),
     ("Spectra", "jnp.linalg.norm(x, 'nuc')", (np.eye(2),)),
+    ("Spectra", "jnp.linalg.norm(x, 'nuc')", (np.diag([1.0, 0.0]),)),
     ("Spectra", "lax.linalg.cholesky(x, symmetrize_input=False)", (np.eye(2),)),
     ("Spectra", "jnp.linalg.cholesky(x)", (np.eye(2),)),
     ("Spectra", "jnp.linalg.pinv(x)", (np.diag([1.0, 0.0]),)),
+    ("Spectra", "jnp.linalg.slogdet(x)[1]", (np.diag([2.0, 0.0]),)),
+    ("Spectra", "jnp.linalg.inv(x)", (np.diag([2.0, 0.0]),)),
+    ("Spectra", "jnp.linalg.qr(x)[1]", (np.zeros((2, 2)),)),
 )
 
 #: Why ours is right where it differs from JAX's, by the program's text.
@@ -122,4 +159,23 @@ PROOFS: dict[str, str] = {
     "jnp.abs(jnp.sign(x) - 1)": "sign(z) = z / |z| turns with the argument of z; JAX's rule for sign is zero",
     "x[np.array([5, -9])]": "the program reads x[2] and x[0] (XLA clamps what was promised to be in bounds): so it "
                             "depends on them",
+    "lax.while_loop(lambda v: v[0] < 4, lambda v: 2 * v, x)": "n doublings: the value is 2^n x, and n does not move "
+                                                              "with x (n = 2 from 1, n = 0 from 8)",
+    "(r := jax.new_ref(x), r.__setitem__(np.array([1, 1]), y), jax.freeze(r))[2]":
+        "the last of two writes is what is left: the value does not depend on y[0]; JAX itself gives x.at[i].set(y) so",
+    "jnp.linalg.eigh(x)[1][:, 0]":
+        "there is no derivative. The rule cannot tell a vector from the projector on its space, whose derivative "
+        "it gives (ADR 6)",
+    "(lambda v: v[:, :2] @ v[:, :2].T)(jnp.linalg.eigh(x)[1])":
+        "the space of the two equal values turns towards the third vector at 1 / (1 - 3); nothing depends on the basis "
+        "in it",
+    "(lambda u, s, vh: u @ vh)(*jnp.linalg.svd(x)) * np.array([[1., 2.], [3., 4.]])":
+        "dQ[i, j] = (dA[i, j] - dA[j, i]) / (s[i] + s[j]) is finite at a tie",
+    "(lambda w, v: (v * w**2) @ v.T)(*jnp.linalg.eigh(x))":
+        "INCOMPLETE: the derivative of x @ x is [[2, 2], [2, 2]]; its part between tied vectors cannot be known to any "
+        "rule (ADR 6)",
+    "jnp.linalg.norm((lambda u, s, vh: u * s @ vh)(*jnp.linalg.svd(x)))": "it is the norm of x: x / 6**0.5",
+    "jnp.linalg.lstsq(x, np.array([1., 2.]))[0]":
+        "INCOMPLETE: the derivative is [[-1, -2], [-1, -2]]; its symmetric part between tied vectors is known to no "
+        "rule (ADR 6)",
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -217,10 +218,10 @@ def _results(seed: int, todo: list[tuple[int, int]], jobs: int, cache: str) -> I
         with concurrent.futures.ProcessPoolExecutor(jobs, context, initializer=_prepare, initargs=(cache,),
                                                     max_tasks_per_child=CHUNKS_PER_WORKER) as pool:
             waiting = iter(todo)
-            running = {pool.submit(run_chunk, seed, *chunk) for chunk, _ in zip(waiting, range(jobs + 1), strict=False)}
+            running = {pool.submit(run_chunk, seed, *chunk) for chunk in itertools.islice(waiting, jobs + 1)}
             while running:
                 done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                running |= {pool.submit(run_chunk, seed, *chunk) for chunk, _ in zip(waiting, done, strict=False)}
+                running |= {pool.submit(run_chunk, seed, *chunk) for chunk in itertools.islice(waiting, len(done))}
                 yield from (future.result() for future in done)
     finally:
         os.environ.pop("XLA_FLAGS")

@@ -45,6 +45,20 @@ def zero_to_the_zero(program: Program, difference: Difference) -> bool:
     return only("**", "power", kinds=("nonfinite",))(program, difference) and math.isfinite(abs(difference.ours))
 
 
+def refuses(program: Program, difference: Difference) -> bool:
+    """JAX raises because a rule is missing."""
+    del program
+    words = ("not implemented", "NotImplementedError", "Linearization failed")
+    return difference.kind == "jax raises" and any(word in difference.theirs for word in words)
+
+
+def half_precision(program: Program, difference: Difference) -> bool:
+    """JAX gives NaN in float16, where ours is finite."""
+    half = any(v.dtype == "float16" for v in program.function.inputs)
+    return (half and difference.kind == "nonfinite" and math.isnan(abs(difference.theirs))
+            and math.isfinite(abs(difference.ours)))
+
+
 def small_error(program: Program, difference: Difference) -> bool:
     """A relative error that XLA's single precision series have."""
     special = only("igamma", "random.gamma", "betainc", "polygamma", "digamma", "ndtri", "bessel", "lgamma", "i0(",
@@ -58,8 +72,13 @@ CANCELS = "terms that cancel inside JAX's rules"
 EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation("0 to the power 0", zero_to_the_zero, "x**0 is 1, so its slope in x is 0; JAX gives 0 * inf",
                 "conventions.md: `lax.pow`"),
-    Explanation("a window's initial value is traced", only("reduce_window", kinds=("jax raises",)),
-                "JAX refuses to differentiate reduce_window when the initial value is traced", "conventions.md"),
+    Explanation("JAX refuses", refuses, "JAX has no rule there, or no derivative with respect to an initial value",
+                "conventions.md: operations of which JAX is no oracle"),
+    Explanation("an index beyond the end", only("{0}[{1}]", kinds=("values",)),
+                "an index without a mode is clamped, and so is what depends on it; JAX drops the cotangent",
+                "findings.md"),
+    Explanation("0 times what overflows in half precision", half_precision,
+                "a factor of JAX's rule exceeds 65504, and 0 times it is NaN", "findings.md: standardize"),
     Explanation("series of special functions in single precision", small_error,
                 "the derivative is another special function, which XLA computes to fewer digits than float32 has",
                 "fuzz_explained.py"),

@@ -144,3 +144,26 @@ def main(names: Sequence[str] = (), with_check: bool = True) -> int:
     print(outcomes)
     return 0 if outcomes.ok else 1
 
+
+def page(outcomes: Outcomes) -> str:
+    """The corpus as a page of Markdown."""
+    lines = ["# The seed corpus", "",
+             "Written by `python -m funcgrad.crosscheck.seeds` from running the corpus; do not edit.", "",
+             "Gradients that were once, or are still, wrong in JAX, each with an expected value that "
+             "`tests/crosscheck/test_seeds.py` proves", "by other means than autodiff. *Born in* says where the fault "
+             "was: a derivative rule, which funcgrad has its own of; the forward code of", "a library function, whose "
+             "program really has that derivative; or a custom rule in it, which any autodiff runs as it is.", "",
+             f"{outcomes.summary()}.", "",
+             "| seed | issue | what is wrong | right value known by | born in | JAX | funcgrad | `check` says |",
+             "|---|---|---|---|---|---|---|---|"]
+    for row in outcomes.rows:
+        issues = ", ".join(f"jax#{number}" for number in row.seed.issues)
+        cells = (row.seed.name, issues, row.seed.what, row.seed.how, row.seed.born, row.jax, row.funcgrad, row.verdict)
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    Path("docs/seeds.md").write_text(page(run_seeds()), encoding="utf-8")

@@ -121,3 +121,18 @@ def _sink_side(network: _Network) -> np.ndarray:
     beyond = np.zeros(network.size, bool)
     beyond[breadth_first_order(left.T.tocsr(), SINK, return_predecessors=False)] = True
     return beyond
+
+
+def kept_and_repeated(graph: Graph, needed: set[int], saved: set[int]) -> tuple[set[int], set[int]]:
+    """Of `saved` the values that are used when all of `needed` is had, and the nodes that run again for it."""
+    used, repeated, pending = set(), set(), list(needed)
+    while pending:
+        value = pending.pop()
+        if value in used:
+            continue
+        used.add(value)
+        index = graph.producers.get(value)
+        if value not in saved and index is not None and index not in repeated:
+            repeated.add(index)
+            pending.extend(v for v in graph.nodes[index].operands if isinstance(v, int))
+    return {v for v in used if v in saved or v not in graph.producers}, repeated

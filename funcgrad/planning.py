@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from functools import cache
 
 from funcgrad import cost
-from funcgrad.cut import cheapest_set
+from funcgrad.budgeting import LEAST_PRICE, Search, flops_of_nodes
+from funcgrad.cut import cheapest_set, kept_and_repeated
 from funcgrad.graph import Graph, Node
 from funcgrad.policies import Budget, Policy, Segments, checked, in_force, says_save
 from funcgrad.rule import MapClass, lookup
@@ -22,8 +22,6 @@ FLOPS_PER_BYTE = 512.0
 #: In bytes: an operation more must be traced, compiled and started, however small its arrays are. Not in loops, where
 #: the values kept multiply and the operations to compile do not.
 OVERHEAD = 4096.0
-#: For "minimal": an operation is worth next to nothing, but of two plans with equal bytes the shorter is taken.
-LEAST_PRICE, STEPS = 1e-9, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +89,13 @@ def make_plan(graph: Graph, policy: Policy = "auto", free: Iterable[int] = (), r
 
 def _saved(graph: Graph, needed: set[int], free: frozenset[int], policy: Policy, repetitions: int) -> set[int]:
     if isinstance(policy, Budget):
-        return _saved_within(graph, needed, free, policy.bytes, repetitions)
+        saved = cheapest_set(graph, needed, free, _auto_price(graph, repetitions))
+        search = Search(graph, needed, free, flops_of_nodes(graph, repetitions), policy.bytes)
+        return saved if search.fits(saved) else search.within()
     if policy == "auto":
         return cheapest_set(graph, needed, free, _auto_price(graph, repetitions))
     if policy == "minimal" or isinstance(policy, Segments):
-        return cheapest_set(graph, needed, free, _price(_flops(graph, repetitions), LEAST_PRICE))
+        return Search(graph, needed, free, flops_of_nodes(graph, repetitions), 0).cut(LEAST_PRICE)
     assert callable(policy)
     return _saved_by_policy(graph, needed, free, policy)
 
@@ -111,61 +111,9 @@ def _auto_price(graph: Graph, repetitions: int) -> Callable[[int], float]:
     return price
 
 
-def _price(flops: Callable[[int], float], bytes_per_flop: float) -> Callable[[int], float]:
-    """Everything that can run again may, at so many bytes for an operation."""
-    return lambda index: flops(index) * bytes_per_flop
-
-
-def _flops(graph: Graph, repetitions: int) -> Callable[[int], float]:
-    """Operations of each node. Outside of loops no loop runs twice: it would need its residuals at once."""
-
-    def flops(index: int) -> float:
-        node = graph.nodes[index]
-        return cost.NEVER if repetitions == 1 and cost.runs_loop(node) else cost.node_flops(node, graph)
-
-    return cache(flops)
-
-
-def _saved_within(graph: Graph, needed: set[int], free: frozenset[int], limit: int, repetitions: int) -> set[int]:
-    """The highest price of an operation at which what is kept fits, or else the fewest bytes.
-
-    The price is a Lagrange multiplier: of all plans that keep as many bytes, the cut for a price repeats least.
-    """
-
-    def fits(saved: set[int]) -> bool:
-        return sum(cost.value_bytes(graph.avals[v]) for v in saved - free) <= limit
-
-    saved = cheapest_set(graph, needed, free, _auto_price(graph, repetitions))
-    if fits(saved):
-        return saved
-    flops = _flops(graph, repetitions)
-    low, high = LEAST_PRICE, 1.0
-    best = cheapest_set(graph, needed, free, _price(flops, low))
-    if not fits(best):
-        return best
-    for _step in range(STEPS):
-        middle = (low * high) ** 0.5
-        saved = cheapest_set(graph, needed, free, _price(flops, middle))
-        if fits(saved):
-            low, best = middle, saved
-        else:
-            high = middle
-    return best
-
-
 def _completed(graph: Graph, needed: set[int], saved: set[int]) -> Plan:
     """The plan that saves `saved` as far as it is used, and recomputes what else is needed."""
-    used, recomputed, pending = set(), set(), list(needed)
-    while pending:
-        value = pending.pop()
-        if value in used:
-            continue
-        used.add(value)
-        index = graph.producers.get(value)
-        if value not in saved and index is not None and index not in recomputed:
-            recomputed.add(index)
-            pending.extend(v for v in graph.nodes[index].operands if isinstance(v, int))
-    kept = {v for v in used if v in saved or v not in graph.producers}
+    kept, recomputed = kept_and_repeated(graph, needed, saved)
     return Plan(tuple(sorted(kept)), tuple(sorted(recomputed)), in_force())
 
 

@@ -6,6 +6,8 @@ The bounds are the project's targets where they hold at these sizes; what misses
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,12 +20,14 @@ from jax import lax
 import funcgrad
 from experiments.bench import workloads
 from experiments.bench.measure import compiled_figures, contraction_flops, counted_compilations, equations
-from experiments.bench.problem import JAX, OURS
+from experiments.bench.page import DOCS, tables, with_tables
+from experiments.bench.problem import BUDGET, JAX, MINIMAL, OURS, POLICIES
 from experiments.bench.targets import two_layer_minimum
 
 DOTS = "checkpoint: dots"
 #: XLA's own scalars beside the arrays: a thousandth, where two programs keep the same arrays.
 SMALL_CHANGE = 1.001
+SCALARS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +41,12 @@ class Bounds:
 
 
 BOUNDS = (
-    Bounds("two-layer", temp_bytes=1.0, equations=0.9),
-    Bounds("lstm", temp_bytes=0.53, equations=1.0, dots_by_hand=True),
+    Bounds("two-layer", temp_bytes=1.0, equations=0.85),
+    Bounds("lstm", temp_bytes=0.53, equations=0.95, dots_by_hand=True),
     Bounds("rk4", temp_bytes=0.66, equations=1.0, dots_by_hand=True),
-    Bounds("transformer-scanned", temp_bytes=0.5, dots_by_hand=True),
-    Bounds("transformer-unrolled", equations=0.95),
-    Bounds("diffusion", equations=1.0),
+    Bounds("transformer-scanned", temp_bytes=0.5, equations=1.06, dots_by_hand=True),
+    Bounds("transformer-unrolled", equations=0.85),
+    Bounds("diffusion", equations=0.95),
     Bounds("attention", temp_bytes=1.0, equations=0.85),
     Bounds("hvp", temp_bytes=1.0, equations=0.85),
     Bounds("per-example", temp_bytes=1.0, equations=0.85),
@@ -60,8 +64,10 @@ def test_bytes_contractions_and_equations(bounds: Bounds) -> None:
     assert contractions[OURS] <= contractions[JAX], "a contraction is computed twice"
     if bounds.equations is not None:
         assert equations(traced[OURS].jaxpr) <= bounds.equations * equations(traced[JAX].jaxpr)
+    lowered = {peer: entry.lower() for peer, entry in traced.items()}
+    assert lowered[OURS].as_text().count(" = ") <= lowered[JAX].as_text().count(" = "), "XLA is given more to do"
     if bounds.temp_bytes is not None:
-        used = {peer: compiled_figures(entry.lower().compile())["temp_bytes"] for peer, entry in traced.items()}
+        used = {peer: compiled_figures(entry.compile())["temp_bytes"] for peer, entry in lowered.items()}
         assert used[OURS] <= bounds.temp_bytes * used[JAX]
         if bounds.dots_by_hand:  # with no annotation, what a policy placed by hand gives
             assert used[OURS] <= SMALL_CHANGE * used[DOTS]
@@ -86,6 +92,60 @@ def test_equations_are_counted_once_for_each_program() -> None:
     assert equations(closed) == 2 + 2 + 1
     looped = jax.make_jaxpr(lambda m: lax.scan(lambda c, _: (c @ m, None), m, length=7)[0])(jnp.ones((3, 3)))
     assert contraction_flops(looped.jaxpr) == 7 * 2 * 3**3
+
+
+# ---- policies, against every checkpoint placed by hand ----
+
+
+@pytest.mark.parametrize("name, budget_share", [("lstm", 0.2), ("rk4", 0.2), ("transformer-scanned", None)])
+def test_no_checkpoint_placed_by_hand_beats_every_policy(name: str, budget_share: float | None) -> None:
+    """For JAX's policies one of ours keeps no more bytes and repeats no more contractions."""
+    build = {workload.name: workload.build for workload in workloads.JITTED}[name]
+    problem = build(True, ("checkpoint", "policies"))
+    found = {}
+    for peer, program in problem.programs.items():
+        traced = jax.jit(program).trace(*problem.args)
+        found[peer] = (compiled_figures(traced.lower().compile())["temp_bytes"],
+                       contraction_flops(traced.jaxpr.jaxpr))
+    for by_hand in POLICIES:
+        if name == "transformer-scanned" and by_hand == "checkpoint: dots no batch":
+            continue  # misses by a few percent at these sizes: docs/performance.md
+        assert any(found[ours][0] <= found[by_hand][0] + SCALARS and found[ours][1] <= found[by_hand][1]
+                   for ours in (OURS, MINIMAL, BUDGET)), f"{by_hand}: {found}"
+    if budget_share is not None:
+        assert found[BUDGET][0] <= budget_share * found[JAX][0]
+        assert found[BUDGET][1] <= 1.4 * found[JAX][1]
+
+
+# ---- what a profile shows, and buffers that are given away ----
+
+
+def test_operations_of_the_backward_pass_have_its_name() -> None:
+    def loss(w, x):
+        return jnp.sum(lax.scan(lambda carry, _: (jnp.tanh(carry @ w), None), x, length=3)[0] ** 2)
+
+    text = jax.jit(funcgrad.grad(loss)).lower(jnp.eye(4), jnp.ones((2, 4))).compile().as_text()
+    names = set(re.findall(r'op_name="([^"]*)"', text))
+    assert any("pullback(loss)" in name and "dot_general" in name for name in names), names
+
+
+def test_a_donated_buffer_takes_the_result() -> None:
+    def step(params, x):
+        gradient = funcgrad.grad(lambda params, x: jnp.sum(jnp.tanh(x @ params) ** 2))(params, x)
+        return params - 0.1 * gradient
+
+    params, x = jnp.ones((64, 64)), jnp.ones((8, 64))
+    compiled = jax.jit(step, donate_argnums=0).lower(params, x).compile()
+    assert compiled.memory_analysis().alias_size_in_bytes >= params.nbytes
+    compiled(params, x)
+    assert params.is_deleted()
+
+
+def test_the_page_shows_the_figures_of_its_data() -> None:
+    """docs/performance.md is what `python -m experiments.bench.page` writes from docs/benchmark.json."""
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    record = json.loads((DOCS / "benchmark.json").read_text(encoding="utf-8"))
+    assert with_tables(page, tables(record)) == page
 
 
 # ---- compilations ----

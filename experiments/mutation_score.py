@@ -28,7 +28,7 @@ import numpy as np
 import funcgrad
 from funcgrad.crosscheck.compare import is_inexact
 from funcgrad.crosscheck.problem import our_vjp
-from funcgrad.crosscheck.report import Report
+from funcgrad.crosscheck.report import Report, Row
 from funcgrad.rule import MapClass, lookup, rules
 from tests.cases.case import Case
 from tests.harness.mutants import ALL_KINDS, AT_ZERO, forget_staged, mutated
@@ -99,14 +99,14 @@ def run(mutant: Mutant) -> Outcome:
             report = _check(case, args, order)
             if not calls:
                 return Outcome(mutant, "not asked")
-        if report.ok:
+        ours = _ours(report)
+        if not ours:
             return Outcome(mutant, "escaped")
-        assert report.blamed is not None
         clean = _is_right(case.name, mutant.kind if mutant.kind in (AT_ZERO, "one in many") else "", order,
                           lambda: _check(case, args, order))
         if not clean and mutant.kind == AT_ZERO:
             return Outcome(mutant, "singular")
-        return Outcome(mutant, "caught" if clean else "alarm", report.blamed.name)
+        return Outcome(mutant, "caught" if clean else "alarm", ours[0].name)
 
 
 # What is said without the mutant, by case, arguments and order: asked once for all of a case's mutants.
@@ -116,8 +116,13 @@ _RIGHT: dict[tuple[str, str, int], bool] = {}
 def _is_right(case: str, arguments: str, order: int, check: Callable[[], Report]) -> bool:
     key = (case, arguments, order)
     if key not in _RIGHT:
-        _RIGHT[key] = check().ok
+        _RIGHT[key] = not _ours(check())
     return _RIGHT[key]
+
+
+def _ours(report: Report) -> list[Row]:
+    """The failing rows that are not JAX's fault alone: some of its own rules are wrong, mutant or not."""
+    return [row for row in report.failing if row.subject != "jax"]
 
 
 def _check(case: Case, args: Any, order: int) -> Report:

@@ -158,7 +158,8 @@ class Evidence:
         """
         moved: Any = 0.0
         if spread:
-            moved = self.exact_spread[position] + self.problem.floor
+            ratio = 1.0 if eps is None else eps / self.problem.eps
+            moved = ratio * (self.exact_spread[position] + self.problem.floor)
             if not program:
                 moved = np.fmax(moved, self.spread[position])
         problem = self.problem

@@ -227,8 +227,6 @@ def test_unknown_names_are_told() -> None:
 #: Born in a rule, and wrong here too; reported to the kernel.
 PENDING = {
     "tanh saturated, order 2": "the slope of tanh, differentiated, is 0 * inf beyond 710",
-    "digamma on the left": "XLA's polygamma is wrong for negative arguments",
-    "lgamma on the left, order 2": "XLA's polygamma is wrong for negative arguments",
     "abs of complex infinity": "z / |z| is inf / inf",
 }
 

@@ -265,8 +265,8 @@ def _messenger(debugging: Debugging, site: Site, batched: tuple[tuple[bool, ...]
 
         lax.cond(jnp.any(flag), send, lambda: None)
 
-    if jax.sharding.get_abstract_mesh().manual_axes:  # in a `shard_map`, whose axes have no names in `custom_vmap`
-        return message
+    if jax.sharding.get_abstract_mesh().manual_axes:  # a `shard_map`'s shards cannot be searched again on the host
+        return lambda flag, *arrays: None
     rule = custom_vmap(message)
 
     @rule.def_vmap

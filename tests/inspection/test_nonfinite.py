@@ -251,9 +251,6 @@ COMPILED: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
                                         {}),
     "in a checkpoint": (lambda: jax.jit(funcgrad.grad(jax.checkpoint(
         lambda x: jnp.sum(funcgrad.grad(masked_root)(x)))))(X), {}),
-    "in a shard_map": (lambda: jax.jit(jax.shard_map(
-        lambda x: funcgrad.grad(masked_root)(x), mesh=mesh(), in_specs=PartitionSpec("i"),
-        out_specs=PartitionSpec("i")))(X), {}),
     "vjp": (lambda: jax.jit(lambda x: funcgrad.vjp(masked_root, x)[1](1.0))(X), {}),
     "jacrev": (lambda: jax.jit(funcgrad.jacrev(lambda x: jnp.sqrt(x)))(X), {"batch index": 1}),
     "jvp": (lambda: jax.jit(lambda x: funcgrad.jvp(lambda x: jnp.sqrt(x), (x,), (x,)))(X), {}),
@@ -272,6 +269,14 @@ def test_the_context_finds_it_in_compiled_code(name: str) -> None:
     assert report.place.steps == steps if name != "nested vmap" else [
         inside.number for inside in report.place.inside] == [1, 2]
     assert report.place.file == __file__
+
+
+def test_inside_a_shard_map_nothing_is_searched_and_nothing_breaks() -> None:
+    sharded = jax.jit(jax.shard_map(lambda x: funcgrad.grad(masked_root)(x), mesh=mesh(), in_specs=PartitionSpec("i"),
+                                    out_specs=PartitionSpec("i")))
+    with funcgrad.debug_nonfinite():
+        watched = sharded(X)
+    np.testing.assert_array_equal(watched, sharded(X))
 
 
 def test_strong_zeros_are_seen() -> None:

@@ -74,6 +74,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
                 "conventions.md: `lax.pow`"),
     Explanation("JAX refuses", refuses, "JAX has no rule there, or no derivative with respect to an initial value",
                 "conventions.md: operations of which JAX is no oracle"),
+    Explanation("igamma at zero", only("igamma", kinds=("nonfinite",)),
+                "the density at x = 0 is finite for a = 1; JAX takes 0 log(0)", "findings.md"),
     Explanation("an index beyond the end", only("{0}[{1}]", kinds=("values",)),
                 "an index without a mode is clamped, and so is what depends on it; JAX drops the cotangent",
                 "findings.md"),

@@ -1,7 +1,7 @@
 """Every rule, by every case of the table: against JAX, the adjoint identity and finite differences.
 
-`make test` runs every primitive eagerly, and compiled at orders 1 and 2 in the dtype that shows most, with half of its
-further cases and all boundary values; `make test-all` runs the whole matrix of case, dtype and transformation.
+`make test` runs every primitive eagerly, and compiled at orders 1 and 2 in the dtype that shows most, with a quarter of
+its further cases and all boundary values; `make test-all` runs the whole matrix of case, dtype and transformation.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def rows(chosen: Iterable[tuple[Case, str]], always: Iterable[tuple[Case, str]])
 
 
 def drawn(case: Case) -> bool:
-    """A fixed half of all cases."""
-    return zlib.crc32(case.name.encode()) % 2 == 0
+    """A fixed quarter of all cases."""
+    return zlib.crc32(case.name.encode()) % 4 == 0
 
 
 MATRIX = [(case, dtype) for case in CASES for dtype in dtypes_of(case)]

@@ -63,7 +63,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "check_grads": lambda x: check_grads(wave, (x,), order=1, modes=["rev"], atol=0.1, rtol=0.1),
 }
 #: What is quick to try under a wrong rule too.
-QUICK = ("grad", "jit", "vjp", "hessian", "scan", "made before", "jitted before", "a pullback that leaves jit")
+QUICK = ("grad", "jit", "vjp", "scan", "made before", "jitted before")
 jitted_before(X)
 
 
@@ -91,8 +91,8 @@ def test_a_wrong_rule_of_ours_is_seen_whatever_the_way(way: str) -> None:
     assert "sin" in blamed.name or way.startswith("hessian"), str(record.report)
 
 
-@pytest.mark.parametrize("way", ["grad", "value_and_grad", "vjp", "jacrev", "hessian", "jit", "made before",
-                                 "jitted before", "imported by name before", "scan"])
+@pytest.mark.parametrize("way", ["grad", "value_and_grad", "vjp", "jacrev", "jit", "made before", "jitted before",
+                                 "imported by name before", "scan", pytest.param("hessian", marks=pytest.mark.slow)])
 def test_swap_computes_with_our_rules(way: str) -> None:
     with mutated("cos", "sign"), mutated("sin", "sign"), substitute("swap") as record:
         swapped = jax.tree.leaves(WAYS[way](X))
@@ -207,6 +207,7 @@ def test_a_trusted_rule_may_differ(pattern: str) -> None:
     assert record.report.ok and record.figures.matched == 1
 
 
+@pytest.mark.slow
 def test_the_step_of_a_scan_is_named() -> None:
     rounding = make_rounding("rounding")
 
@@ -322,7 +323,8 @@ def bounded(step: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["check", "swap"])
-@pytest.mark.parametrize("step", [flax_gradient, flax_step, equinox_gradient])
+@pytest.mark.parametrize("step", [flax_gradient, pytest.param(flax_step, marks=pytest.mark.slow),
+                                  pytest.param(equinox_gradient, marks=pytest.mark.slow)])
 def test_libraries_differentiate_through_it(step: Callable[[], Any], mode: str) -> None:
     wanted = jax.tree.leaves(bounded(step))
     with substitute(mode) as record:

@@ -97,7 +97,9 @@ def test_equations_are_counted_once_for_each_program() -> None:
 # ---- policies, against every checkpoint placed by hand ----
 
 
-@pytest.mark.parametrize("name, budget_share", [("lstm", 0.2), ("rk4", 0.2), ("transformer-scanned", None)])
+@pytest.mark.parametrize("name, budget_share", [
+    ("lstm", 0.2), pytest.param("rk4", 0.2, marks=pytest.mark.slow),
+    pytest.param("transformer-scanned", None, marks=pytest.mark.slow)])
 def test_no_checkpoint_placed_by_hand_beats_every_policy(name: str, budget_share: float | None) -> None:
     """For JAX's policies one of ours keeps no more bytes and repeats no more contractions."""
     build = {workload.name: workload.build for workload in workloads.JITTED}[name]

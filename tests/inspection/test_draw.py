@@ -190,7 +190,7 @@ def test_the_gradient_s_own_program_stands_beside_the_function_s() -> None:
     assert_nothing_overlaps(drawing)
 
 
-@pytest.mark.parametrize("name", ["two_layer", "transformer_block"])
+@pytest.mark.parametrize("name", ["two_layer", pytest.param("transformer_block", marks=pytest.mark.slow)])
 def test_both_programs_of_a_model_have_the_same_modules(name: str) -> None:
     loss, params, batch = flax_models.build(name, jax.random.key(0))
     drawing = explain(lambda params: loss(params, batch), backward=True)(params).draw(limit=400)

@@ -63,7 +63,7 @@ def test_more_paths_than_a_page_holds_are_not_enumerated() -> None:
     assert told.cotangents[0].number == 2.0**40
 
 
-@pytest.mark.parametrize("name", ["two_layer", "lstm"])
+@pytest.mark.parametrize("name", ["two_layer", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_cotangents_of_a_model_are_its_gradient(name: str) -> None:
     loss, params, batch = flax_models.build(name, jax.random.key(0))
     told = explain(lambda params: loss(params, batch))(params)

@@ -113,7 +113,9 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
     _accumulate(pending, graph.outputs, cts)
     detours = Detours(graph)
     for node in reversed(graph.nodes):
-        node_cts = [pending.pop(v, None) for v in node.outputs]
+        # a user's cotangent of an output that reaches no input goes nowhere, as the plan assumes
+        node_cts = [pending.pop(v, None) if flag else None
+                    for v, flag in zip(node.outputs, node.out_active, strict=True)]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
         with _compat.in_mesh(node.mesh), at_source(node.source):

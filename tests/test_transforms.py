@@ -109,3 +109,22 @@ def test_the_graph_holds_no_arrays() -> None:
     graph = funcgrad.make_graph(lambda x: jnp.sum(x * X + jnp.asarray(M)[0]))(X)
     assert not [leaf for leaf in jax.tree.leaves(vars(graph) if hasattr(graph, "__dict__") else graph)
                 if isinstance(leaf, jax.Array)]
+
+
+def test_a_cotangent_of_an_output_that_reaches_no_input_goes_nowhere() -> None:
+    """The backward loop of a scan that multiplies with an empty carry: at order 2 none of its outputs is active."""
+
+    def program(x: jax.Array, empty: jax.Array) -> jax.Array:
+        def body(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return jnp.full((0,), jnp.mean(jax.lax.clamp(x - 1, x, x + 1))), None
+
+        return jax.lax.scan(body, empty, None, length=1)[0]
+
+    args = jnp.ones(1), jnp.ones(0)
+
+    def first(*args: jax.Array) -> tuple[jax.Array, ...]:
+        return funcgrad.vjp(program, *args)[1](jnp.ones(0))
+
+    seeds = jax.tree.map(jnp.ones_like, first(*args))
+    for ct, arg in zip(funcgrad.vjp(first, *args)[1](seeds), args, strict=True):
+        np.testing.assert_array_equal(ct, jnp.zeros_like(arg))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -109,8 +110,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     check_flag(strong_zeros)
     check_policy(policy)
     functions, numbers = given_taps(taps), canonical_argnums(argnums)
-    if functions or return_taps:
-        from funcgrad import tapping  # who taps nothing pays nothing for it
+    tapping: Any = importlib.import_module("funcgrad.tapping") if functions or return_taps else None
 
     @functools.wraps(fun, updated=())
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, ...]:

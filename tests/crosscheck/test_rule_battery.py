@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 from funcgrad import extend
+from funcgrad import rule as registry
 from funcgrad.crosscheck.report import Verdict
 from funcgrad.crosscheck.rule_battery import AGREE, BOUNDARY, PRIMAL_BODY, QUESTIONS, SECOND_ORDER, check_rule
 
@@ -220,14 +221,20 @@ def make_primitive(name: str, partial: Callable[..., Any]) -> Primitive:
     return primitive
 
 
-RIGHT_P = make_primitive("battery_right_cube", lambda _out, x: lax.mul(lax.full_like(x, 3), lax.mul(x, x)))
-WRONG_P = make_primitive("battery_wrong_cube", lambda _out, x: lax.mul(lax.full_like(x, 2), lax.mul(x, x)))
+@pytest.fixture
+def cubes() -> Iterator[tuple[Primitive, Primitive]]:
+    """A primitive with a right and one with a wrong rule; the table is as it was afterwards."""
+    right = make_primitive("battery_right_cube", lambda _out, x: lax.mul(lax.full_like(x, 3), lax.mul(x, x)))
+    wrong = make_primitive("battery_wrong_cube", lambda _out, x: lax.mul(lax.full_like(x, 2), lax.mul(x, x)))
+    yield right, wrong
+    for primitive in (right, wrong):
+        del registry._RULES[primitive]
 
 
-def test_a_primitive_with_a_rule_of_its_own() -> None:
+def test_a_primitive_with_a_rule_of_its_own(cubes: tuple[Primitive, Primitive]) -> None:
     asked = ("additive in the cotangent", "under vmap", PRIMAL_BODY)
-    assert check_rule(RIGHT_P, X, questions=asked).ok
-    report = check_rule(WRONG_P, X, questions=asked)
+    assert check_rule(cubes[0], X, questions=asked).ok
+    report = check_rule(cubes[1], X, questions=asked)
     assert [row.oracle for row in report.failing] == [PRIMAL_BODY], str(report)
 
 

@@ -1,6 +1,6 @@
 """Every rule, by every case of the table: against JAX, the adjoint identity and finite differences.
 
-`make test` runs every primitive eagerly, and compiled at orders 1 and 2 in the dtype that shows most, with a quarter of
+`make test` runs every primitive eagerly, and compiled at orders 1 and 2 in the dtype that shows most, with an eighth of
 its further cases and all boundary values; `make test-all` runs the whole matrix of case, dtype and transformation.
 """
 
@@ -34,8 +34,8 @@ def rows(chosen: Iterable[tuple[Case, str]], always: Iterable[tuple[Case, str]])
 
 
 def drawn(case: Case) -> bool:
-    """A fixed quarter of all cases."""
-    return zlib.crc32(case.name.encode()) % 4 == 0
+    """A fixed eighth of all cases."""
+    return zlib.crc32(case.name.encode()) % 8 == 0
 
 
 MATRIX = [(case, dtype) for case in CASES for dtype in dtypes_of(case)]

@@ -48,7 +48,8 @@ def passes_as_with_jax(targets: Sequence[str], folder: Path, mode: str, fewest: 
         assert failed == plain
 
 
-@pytest.mark.parametrize("mode", [pytest.param("check", marks=pytest.mark.slow), "swap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["check", "swap"])
 def test_gradients_of_losses(tmp_path: Path, mode: str) -> None:
     passes_as_with_jax(FAST, tmp_path, mode, fewest=5, keep=QUICK)
 

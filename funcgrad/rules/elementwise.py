@@ -139,8 +139,15 @@ pointwise(p.logistic_p, lambda out, x, *, accuracy: lax.mul(out, lax.logistic(la
 
 
 def tanh(_out: Aval, x: Array, *, accuracy: Any) -> Over:
-    """``1 / cosh(x)**2``, in two divisions: the square would overflow in half precision."""
+    """``1 / cosh(x)**2``, in two divisions: the square would overflow in half precision.
+
+    Where cosh itself would overflow the slope is below the smallest number; clamped there, its own derivatives are
+    0, not 0 inf.
+    """
     del accuracy  # XLA's cosh has no other
+    if not is_complex(x):
+        top = np.log(jnp.finfo(x.dtype).max.astype(np.float64))
+        x = lax.clamp(const(-top, x), x, const(top, x))
     c = lax.cosh(x)
     return Over(c, lax.div(const(1, x), c))
 

@@ -30,6 +30,11 @@ def away_from_zero(rng: np.random.Generator) -> Args:
     return (rng.uniform(0.3, 2.5, (2, 5)) * rng.choice([-1.0, 1.0], (2, 5)),)
 
 
+def near_and_far(rng: np.random.Generator) -> Args:
+    """Ten numbers of both signs, every second one beyond 900, where exponentials overflow in every dtype."""
+    return (away_from_zero(rng)[0] * np.where(np.arange(10).reshape(2, 5) % 2, 3000.0, 1.0),)
+
+
 def disc(low: float, high: float, *shapes: tuple[int, ...]) -> Callable[[np.random.Generator], Args]:
     """Complex numbers with absolute values in [low, high)."""
 
@@ -83,6 +88,7 @@ UNARY = (
           Boundary("far right", (np.array([8.0]),), expected=(1 / np.cosh(np.array([8.0])) ** 2,),
                    why="the derivative is 1 / cosh(x)**2; JAX subtracts from 1 a result that was rounded next to 1"),
           jax_agrees=False, note="JAX cancels there: 1 - tanh(x)"),
+    Case("tanh[far out]", ("tanh",), partial(lax.tanh, accuracy=None), near_and_far),
     unary("asinh", lax.asinh, -3, 3),
     unary("acosh", lax.acosh, 1.2, 4,
           Boundary("zero, one, infinity, nan", (np.array([0.0, 1.0, INF, NAN]),), nan=True)),

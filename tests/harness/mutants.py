@@ -26,6 +26,8 @@ def _one_element(ct: Any) -> Any:
 
 
 def _wrong_dtype(ct: Any) -> Any:
+    if jnp.iscomplexobj(ct):
+        return lax.real(ct)
     return lax.convert_element_type(ct, jnp.bfloat16 if ct.dtype != jnp.bfloat16 else jnp.float32)
 
 

@@ -266,11 +266,14 @@ closed_form(p.rem_p, lambda ct, _out, _x, _y: unbroadcast(ct, _x), rem_divisor, 
 def unit(x: Array) -> tuple[Array, Array, Array]:
     """Real part, imaginary part and absolute value of x / |x| and x; (0, 0, 1) at 0.
 
+    Infinity counts as the largest number, so that the direction of a number with one infinite part is known.
     Not `lax.sign`, whose rule in JAX is wrong for complex numbers: `jax.jvp` of this rule shall be right.
     """
     radius = lax.abs(x)
+    top = const(float(jnp.finfo(radius.dtype).max), radius)
+    real, imag, radius = (lax.clamp(-top, part, top) for part in (lax.real(x), lax.imag(x), radius))
     radius = lax.select(lax.eq(radius, lax.full_like(radius, 0)), lax.full_like(radius, 1), radius)
-    return lax.div(lax.real(x), radius), lax.div(lax.imag(x), radius), radius
+    return lax.div(real, radius), lax.div(imag, radius), radius
 
 
 def abs_vjp(ct: Array, _out: Aval, x: Array) -> Array:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import jax
@@ -13,8 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import datasets, model, outputs, stages_page, two_layer, views
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.browser import chromium, note_failures
 
 
 def run(folder: Path, *more: str) -> Path:
@@ -38,25 +35,14 @@ def content(results: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def page(results: Path):
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        sync_playwright = None
-    if sync_playwright is None or CHROMIUM is None:
-        what = "Playwright" if sync_playwright is None else "Chromium"
-        assert not os.environ.get("REQUIRE_BROWSER"), f"{what} is not installed"
-        pytest.skip(f"{what} is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         opened = browser.new_page(viewport={"width": 1200, "height": 1100})
         errors: list[str] = []
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        opened.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+        note_failures(opened, errors)
         requests: list[str] = []
         opened.on("request", lambda request: requests.append(request.url))
         opened.goto((results / outputs.PAGE).as_uri())
         yield opened
-        browser.close()
     assert not errors
     assert all(url.startswith(("file:", "about:", "data:")) for url in requests), "the page needs nothing else"
 

@@ -14,10 +14,7 @@ from funcgrad.inspection import draw, explain
 from funcgrad.inspection.placement import place
 from funcgrad.transforms import make_graph
 from reference import flax_models
-
-
-def product_and_log(x, y):
-    return x * y + jnp.log(x)
+from tests.inspection.pictures import f
 
 
 def labels(drawing) -> list[str]:
@@ -29,13 +26,13 @@ def visible_texts(svg: str) -> str:
 
 
 def test_values_cotangents_and_partials_are_in_the_picture() -> None:
-    texts = visible_texts(explain(product_and_log)(2.0, 3.0).draw().svg)
+    texts = visible_texts(explain(f)(2.0, 3.0).draw().svg)
     for piece in ("x", "c = x · y", "6.0", "ct 3.5", "∂ 3.0", "∂ 0.5", "6.693"):
         assert piece in texts
 
 
 def test_a_graph_takes_names_for_its_inputs() -> None:
-    drawing = draw(make_graph(product_and_log)(2.0, 3.0), names=("x", "y"))
+    drawing = draw(make_graph(f)(2.0, 3.0), names=("x", "y"))
     assert "c = x · y" in visible_texts(drawing.svg) and "∂c/∂x" in drawing.html
 
 
@@ -162,7 +159,7 @@ def test_texts_are_escaped_and_the_page_stands_alone() -> None:
 
 
 def test_saves_by_ending(tmp_path) -> None:
-    drawing = explain(product_and_log)(2.0, 3.0).draw()
+    drawing = explain(f)(2.0, 3.0).draw()
     for ending, begin in ((".svg", "<svg"), (".html", "<!doctype"), (".mmd", "flowchart"), (".dot", "digraph")):
         assert drawing.save(tmp_path / f"picture{ending}").read_text(encoding="utf-8").startswith(begin)
     with pytest.raises(ValueError, match="To fix"):
@@ -178,7 +175,7 @@ def test_edge_cases_are_drawn() -> None:
 
 
 def test_the_gradient_s_own_program_stands_beside_the_function_s() -> None:
-    drawing = explain(product_and_log, backward=True)(2.0, 3.0).draw()
+    drawing = explain(f, backward=True)(2.0, 3.0).draw()
     texts = visible_texts(drawing.svg)
     for piece in ("forward", "backward", "pull mul", "ct_x = ct_d / x", "ct_x = ct_c · y", "ct_y = ct_c · x", "3.5"):
         assert piece in texts

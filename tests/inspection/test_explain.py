@@ -15,16 +15,7 @@ from funcgrad.inspection import Explanation, explain
 from funcgrad.inspection.table import path_lines
 from funcgrad.transforms import grad
 from reference import flax_models
-
-
-def product_and_log(x, y):
-    return x * y + jnp.log(x)
-
-
-def doubled_twice(a):
-    b = a + a
-    c = b + b
-    return c
+from tests.inspection.pictures import f, twice
 
 
 def partials(step):
@@ -36,7 +27,7 @@ def contributions(step):
 
 
 def test_reads_as_the_blackboard_does() -> None:
-    told = explain(product_and_log)(2.0, 3.0)
+    told = explain(f)(2.0, 3.0)
     mul, log, add = told.steps
     assert partials(mul) == [3.0, 2.0] and partials(log) == [0.5] and partials(add) == [1.0, 1.0]
     assert contributions(mul) == [3.0, 2.0]
@@ -46,7 +37,7 @@ def test_reads_as_the_blackboard_does() -> None:
 
 
 def test_paths_that_share_a_way_are_all_counted() -> None:
-    told = explain(doubled_twice)(1.0)
+    told = explain(twice)(1.0)
     assert [step.names for step in told.steps] == [("b",), ("c",)]  # the user's variables
     assert told.cotangents[0].number == 4.0
     assert len(path_lines(told, 0)) == 1 + 4
@@ -128,7 +119,7 @@ def test_json_holds_everything_and_has_no_nan() -> None:
 
 def test_renders_for_rich_and_notebooks() -> None:
     console = pytest.importorskip("rich.console").Console(width=120, record=True, file=io.StringIO())
-    told = explain(product_and_log)(2.0, 3.0)
+    told = explain(f)(2.0, 3.0)
     console.print(told)
     assert "ct_x += 3.0 · 1.0" in console.export_text()
     assert "<table>" in told._repr_html_() and "ct_y += 2.0 · 1.0" in told._repr_html_()

@@ -1,33 +1,19 @@
-"""The page of a drawing in a real browser. REQUIRE_BROWSER=1: a failure where Playwright or Chromium is absent."""
-
-import os
-import shutil
+"""The page of a drawing in a real browser."""
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from funcgrad.inspection import draw, explain
 from funcgrad.transforms import make_graph
 from reference import flax_models
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.browser import chromium, note_failures
+from tests.inspection.pictures import f
 
 
 @pytest.fixture(scope="module")
 def browser():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        sync_playwright = None
-    if sync_playwright is None or CHROMIUM is None:
-        what = "Playwright" if sync_playwright is None else "Chromium"
-        assert not os.environ.get("REQUIRE_BROWSER"), f"{what} is not installed"
-        pytest.skip(f"{what} is not installed")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -38,8 +24,7 @@ def show(browser, tmp_path):
 
     def opened(drawing, **options):
         page = browser.new_page(viewport={"width": 1100, "height": 800}, **options)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        note_failures(page, errors)
         page.goto(drawing.save(tmp_path / "page.html").as_uri())
         pages.append(page)
         return page
@@ -50,12 +35,8 @@ def show(browser, tmp_path):
     assert not errors
 
 
-def product_and_log(x, y):
-    return x * y + jnp.log(x)
-
-
 def test_steps_forward_and_backward_with_the_arithmetic_spelled_out(show) -> None:
-    page = show(explain(product_and_log)(2.0, 3.0).draw())
+    page = show(explain(f)(2.0, 3.0).draw())
     told = []
     page.keyboard.press("Home")
     for _ in range(6):
@@ -69,7 +50,7 @@ def test_steps_forward_and_backward_with_the_arithmetic_spelled_out(show) -> Non
 
 
 def test_a_cotangent_appears_when_all_of_it_has_arrived(show) -> None:
-    page = show(explain(product_and_log)(2.0, 3.0).draw())
+    page = show(explain(f)(2.0, 3.0).draw())
 
     def ct_of_x() -> str:
         return page.evaluate("getComputedStyle(document.querySelector('[data-item=\"0\"] .ct')).visibility")
@@ -104,7 +85,7 @@ def test_boxes_open_and_close_by_mouse_and_keyboard(show) -> None:
 
 
 def test_pans_and_zooms(show) -> None:
-    page = show(explain(product_and_log)(2.0, 3.0).draw())
+    page = show(explain(f)(2.0, 3.0).draw())
 
     def transform() -> str:
         return page.get_attribute("#scene", "transform")
@@ -126,14 +107,14 @@ def test_pans_and_zooms(show) -> None:
 
 
 def test_dark_where_the_screen_is(show) -> None:
-    drawing = explain(product_and_log)(2.0, 3.0).draw()
+    drawing = explain(f)(2.0, 3.0).draw()
     colours = [show(drawing, color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
                for scheme in ("light", "dark")]
     assert colours[0] == "rgb(255, 255, 255)" and colours[1] != colours[0]
 
 
 def test_the_page_places_things_where_the_still_picture_does(show) -> None:
-    drawing = explain(product_and_log)(2.0, 3.0).draw()
+    drawing = explain(f)(2.0, 3.0).draw()
     page = show(drawing)
     widths = page.evaluate("placed.sizes[0]")
     from funcgrad.inspection.placement import place
@@ -146,7 +127,7 @@ def test_the_page_places_things_where_the_still_picture_does(show) -> None:
 
 
 def test_both_programs_are_stepped_through_once(show) -> None:
-    page = show(explain(product_and_log, backward=True)(2.0, 3.0).draw())
+    page = show(explain(f, backward=True)(2.0, 3.0).draw())
     page.keyboard.press("Home")
     told = []
     for _ in range(7):

@@ -37,6 +37,9 @@ Values are the gradient of the sum of what the program returns. **JAX** is `jax.
 is `=` where it gives the same. funcgrad follows JAX wherever JAX's value is a convention (some subgradient, or NaN
 where there is no derivative). Where the value of JAX's rule is no derivative at all, funcgrad's is the derivative, and
 the proof stands beside it.
+
+Types: a cotangent that the backward function of a `custom_vjp` gives in another floating dtype is converted to its
+operand's (JAX leaves it, and fails where it meets a second one); one of integers is a `RuleError` (JAX hands it out).
 """
 
 

@@ -433,6 +433,14 @@ def test_a_cotangent_of_another_precision_is_converted() -> None:
     np.testing.assert_array_equal(gradient.astype(jnp.float32), 3.0)
 
 
+def test_a_custom_backward_that_gives_integers_is_refused() -> None:
+    """JAX hands the integers out as the gradient of a floating operand."""
+    twice = jax.custom_vjp(lambda x: 2 * x)
+    twice.defvjp(lambda x: (2 * x, None), lambda _residual, _ct: (jnp.array([3, 4]),))
+    with pytest.raises(TypeError, match=r"given:  int32\[2\]"):
+        funcgrad.grad(lambda x: jnp.sum(twice(x)))(jnp.ones(2))
+
+
 def test_an_operand_kept_by_a_forward_rule_that_closes_over_an_array() -> None:
     """`jit` hoists the array in front of the operands; what the rule keeps is still the operand."""
     other = jnp.array([2.0, 3.0])

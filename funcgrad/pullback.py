@@ -20,6 +20,7 @@ from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.planning import Plan
 from funcgrad.policies import given
 from funcgrad.rule import MapClass, VJPRule, lookup
+from funcgrad.taps import Functions, taps_in_force
 from funcgrad.tracer import UNKNOWN, GraphTracer
 from funcgrad.trees import structure_difference
 from funcgrad.watching import WATCHER, at_source
@@ -211,6 +212,7 @@ class Pullback:
     in_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     out_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
     strong_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
+    taps: Functions = dataclasses.field(default=(), metadata={"static": True})
 
     def __call__(self, ct: Any, *more: Any) -> Any:
         """Apply the transposed Jacobian.
@@ -231,8 +233,9 @@ class Pullback:
                 f"returned, got {1 + len(more)} arguments.\nTo fix: pass a tuple if the function returned a tuple."
             )
         leaves = self._checked(ct)
-        # what a profile shows; and zeros are as strong as where the pullback was made, wherever it is called
-        with jax.named_scope(f"pullback({self.flat.graph.name})"), strong_zeros(self.strong_zeros):
+        # what a profile shows; and zeros and taps are those with which the pullback was made, wherever it is called
+        with (jax.named_scope(f"pullback({self.flat.graph.name})"), strong_zeros(self.strong_zeros),
+              taps_in_force(self.taps)):
             cts = self._pulled(leaves)
         full = [materialize(ct, aval) for ct, aval in zip(cts, self.in_avals, strict=True)]
         return jax.tree.unflatten(self.in_tree, full)

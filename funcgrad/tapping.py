@@ -16,82 +16,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Trace
-from jax.extend.core import Primitive, jaxprs_in_params, set_current_trace, take_current_trace
+from jax.extend.core import Primitive, set_current_trace, take_current_trace
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.errors import TapError
-from funcgrad.graph import Graph, carries_gradient
+from funcgrad.graph import carries_gradient
 from funcgrad.pullback import materialize
-from funcgrad.taps import Tapped
+from funcgrad.taps import Site, Tapped, sites, sites_within
 from funcgrad.trace import GraphTrace, evaluate, evaluate_equation
 
 Array = Any
 
-#: Programs in which a name is somebody else's business: the user's rule counts there, not the body.
-_OWN_RULES = frozenset({p.custom_jvp_call_p, p.custom_vjp_call_p})
 #: Programs that can be given probes.
 _OPENED = frozenset({p.jit_p, p.remat_p, p.scan_p, p.cond_p})
-
-
-@dataclasses.dataclass(frozen=True)
-class Site:
-    """A tap in a program: its name, and shape and dtype of what it gives to the program's caller."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: Any
-
-    @property
-    def has_probe(self) -> bool:
-        """Whether the value can have a cotangent."""
-        return carries_gradient(jax.core.ShapedArray(self.shape, self.dtype))
-
-    def zeros(self, value: float = 0.0) -> Array:
-        """An array of this type."""
-        return lax.full(self.shape, value, self.dtype)
-
-
-# ---- where the taps are ----
-
-# Weak in the program: what is known of it goes when JAX's own caches let it go.
-_SITES: WeakKeyDictionary[Any, tuple[Site, ...]] = WeakKeyDictionary()
-
-
-def sites(jaxpr: Any) -> tuple[Site, ...]:
-    """The taps of an open jaxpr, in order, with those of the programs in it."""
-    found = _SITES.get(jaxpr)
-    if found is None:
-        found = _SITES[jaxpr] = tuple(site for eqn in jaxpr.eqns for site in _sites_of_equation(eqn))
-    return found
-
-
-def _sites_of_equation(eqn: Any) -> tuple[Site, ...]:
-    if eqn.primitive is p.name_p:
-        aval = eqn.outvars[0].aval
-        return (Site(eqn.params["name"], aval.shape, aval.dtype),)
-    return sites_within(eqn.primitive, eqn.params)
-
-
-def sites_within(primitive: Primitive, params: dict[str, Any]) -> tuple[Site, ...]:
-    """The taps in the programs that an operation runs, as its caller sees them: those of a loop are stacked."""
-    if primitive in _OWN_RULES:
-        return ()
-    inner = tuple(site for jaxpr in jaxprs_in_params(params) for site in sites(jaxpr))
-    if primitive is p.scan_p:
-        return tuple(dataclasses.replace(site, shape=(params["length"], *site.shape)) for site in inner)
-    return inner
-
-
-def check_names(names: Sequence[str], graph: Graph) -> None:
-    """Raises TapError when a name was never met: a tap that does nothing is a misspelt one."""
-    met = {site.name for node in graph.nodes for site in sites_within(node.primitive, node.params)}
-    met |= {node.params["name"] for node in graph.nodes if node.primitive is p.name_p}
-    for name in names:
-        if name not in met:
-            known = ", ".join(map(repr, sorted(met))) or "none"
-            raise TapError(f"`{graph.name}` has no tap named {name!r} on the way of the gradient.\n  met: {known}\n"
-                           "To fix: mark the value with funcgrad.tap(x, name), under the name that `taps` has.")
 
 
 # ---- while the function runs ----

@@ -1,4 +1,4 @@
-"""Floor 6: taps. A name on a value, by which its cotangent is reached: read, clipped, scaled, replaced.
+"""Floor 3: taps. A name on a value, by which its cotangent is reached: read, clipped, scaled, replaced.
 
 The mark is JAX's own `jax.ad_checkpoint.checkpoint_name`, the identity with a name. So it passes through `jit`, `vmap`,
 `scan` and JAX's autodiff, what a library has named for its checkpoint policies can be tapped, and a tapped value can be
@@ -7,18 +7,26 @@ named in a policy. The rule of that primitive asks here what is to be done with 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
+from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Primitive, jaxprs_in_params
+from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.errors import TapError
+from funcgrad.graph import Graph, carries_gradient
 
 Array = Any
 Function = Callable[[Array], Array]
+#: Names and their functions, sorted: what a transform's argument `taps` becomes.
+Functions = tuple[tuple[str, Function], ...]
 
 #: Names and functions in force. JAX's own caches have them in their keys, and so do ours (`_compat.trace_context`).
 _TAPS = jax.make_user_context(())
@@ -56,7 +64,7 @@ def tap(x: Any, name: str) -> Any:
     return checkpoint_name(jax.tree.map(_compat.canonicalize, x), name)
 
 
-def given_taps(taps: Mapping[str, Function] | None) -> tuple[tuple[str, Function], ...]:
+def given_taps(taps: Mapping[str, Function] | None) -> Functions:
     """The argument `taps` of a transform, checked, as a sorted tuple that hashes.
 
     Raises:
@@ -70,9 +78,14 @@ def given_taps(taps: Mapping[str, Function] | None) -> tuple[tuple[str, Function
     return tuple(sorted(taps.items(), key=lambda entry: entry[0]))
 
 
-def taps_in_force(taps: tuple[tuple[str, Function], ...]) -> AbstractContextManager[None]:
+def taps_in_force(taps: Functions) -> AbstractContextManager[None]:
     """A context whose sweeps apply these functions, and no others."""
     return _TAPS(taps)
+
+
+def taps_now() -> Functions:
+    """The functions that a sweep which runs now applies."""
+    return _TAPS.value
 
 
 def tapped_cotangent(name: str, ct: Array) -> Array:
@@ -99,3 +112,69 @@ def _checked(name: str, ct: Array, result: Any) -> Array:
         raise TapError(f"the tap {name!r} gave {given.str_short()} for a cotangent {wanted.str_short()}.\n"
                        "To fix: return an array of the cotangent's shape and dtype; jnp.zeros_like(ct) for zero.")
     return result
+
+
+# ---- where the taps of a program are ----
+
+#: Programs in which a name is somebody else's business: the user's rule counts there, not the body.
+_OWN_RULES = frozenset({p.custom_jvp_call_p, p.custom_vjp_call_p})
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A tap in a program: its name, and shape and dtype of what it gives to the program's caller."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def has_probe(self) -> bool:
+        """Whether the value can have a cotangent."""
+        return carries_gradient(jax.core.ShapedArray(self.shape, self.dtype))
+
+    def zeros(self, value: float = 0.0) -> Array:
+        """An array of this type."""
+        return lax.full(self.shape, value, self.dtype)
+
+
+# Weak in the program: what is known of it goes when JAX's own caches let it go.
+_SITES: WeakKeyDictionary[Any, tuple[Site, ...]] = WeakKeyDictionary()
+
+
+def sites(jaxpr: Any) -> tuple[Site, ...]:
+    """The taps of an open jaxpr, in order, with those of the programs in it."""
+    found = _SITES.get(jaxpr)
+    if found is None:
+        found = _SITES[jaxpr] = tuple(site for eqn in jaxpr.eqns for site in _sites_of_equation(eqn))
+    return found
+
+
+def _sites_of_equation(eqn: Any) -> tuple[Site, ...]:
+    if eqn.primitive is p.name_p:
+        aval = eqn.outvars[0].aval
+        return (Site(eqn.params["name"], aval.shape, aval.dtype),)
+    return sites_within(eqn.primitive, eqn.params)
+
+
+def sites_within(primitive: Primitive, params: dict[str, Any]) -> tuple[Site, ...]:
+    """The taps in the programs that an operation runs, as its caller sees them: those of a loop are stacked."""
+    if primitive in _OWN_RULES:
+        return ()
+    inner = tuple(site for jaxpr in jaxprs_in_params(params) for site in sites(jaxpr))
+    if primitive is p.scan_p:
+        return tuple(dataclasses.replace(site, shape=(params["length"], *site.shape)) for site in inner)
+    return inner
+
+
+def check_met(taps: Functions, graph: Graph) -> None:
+    """Raises TapError when a name was never met: a tap that does nothing is a misspelt one."""
+    if not taps:
+        return
+    met = {site.name for node in graph.nodes for site in sites_within(node.primitive, node.params)}
+    met |= {node.params["name"] for node in graph.nodes if node.primitive is p.name_p}
+    for name, _function in taps:
+        if name not in met:
+            known = ", ".join(map(repr, sorted(met))) or "none"
+            raise TapError(f"`{graph.name}` has no tap named {name!r} on the way of the gradient.\n  met: {known}\n"
+                           "To fix: mark the value with funcgrad.tap(x, name), under the name that `taps` has.")

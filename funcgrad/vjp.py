@@ -7,7 +7,7 @@ the pullback once more, which is forward mode from the same rules.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,8 @@ from funcgrad.checks import check_callable, check_no_references
 from funcgrad.graph import Graph, Operand, carries_gradient
 from funcgrad.planning import make_plan
 from funcgrad.policies import Budget, Policy
-from funcgrad.pullback import FlatPullback, Pullback, sweep, zeros_like_aval
+from funcgrad.pullback import FlatPullback, Pullback, materialize, sweep, zeros_like_aval
+from funcgrad.taps import Function, check_met, given_taps
 from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
 from funcgrad.watching import WATCHER
 from funcgrad.zeros import strong_zeros as zeros_in_force
@@ -137,7 +138,8 @@ def _canonical_output(leaf: Any, name: str) -> Any:
 
 
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (),
-        policy: Policy | None = None, strong_zeros: bool | None = None) -> Any:
+        policy: Policy | None = None, strong_zeros: bool | None = None,
+        taps: Mapping[str, Function] | None = None) -> Any:
     """The value of ``fun(*primals)`` and its pullback.
 
     Args:
@@ -147,6 +149,8 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
       reduce_axes: must be empty; JAX no longer uses it either.
       policy: what the pullback keeps, see `funcgrad.policy`; None: as the context says.
       strong_zeros: whether the pullback keeps zero cotangents zero, see `funcgrad.strong_zeros`; None: as the context.
+      taps: for names given to `funcgrad.tap`, a pure function each: what the cotangent that arrives there becomes,
+        in each call of the pullback.
 
     Returns:
       ``(out, pullback)``, or ``(out, pullback, aux)``. ``pullback(ct)`` gives a tuple with one cotangent for each of
@@ -155,6 +159,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     Raises:
       TypeError: for arguments or results that are no arrays.
       MissingRuleError: for a primitive without a rule on the way of the gradient.
+      TapError: for a name in `taps` that is never met.
 
     >>> import jax.numpy as jnp
     >>> out, pullback = vjp(lambda x, y: x * jnp.sin(y), 2.0, 0.0)
@@ -164,14 +169,16 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to vjp is deprecated")
     check_callable(fun)
+    functions = given_taps(taps)
     with policies.given(policy):
         recording, in_tree = record_call(fun, primals, has_aux)
         flat = recording.pullback(policies.in_force())
     graph = recording.graph
+    check_met(functions, graph)
     with zeros_in_force(strong_zeros):
         strong = zeros_are_strong()
     pullback = Pullback(flat, in_tree, recording.out_tree,
-                        tuple(graph.avals[: len(graph.inputs)]), tuple(recording.out_avals), strong)
+                        tuple(graph.avals[: len(graph.inputs)]), tuple(recording.out_avals), strong, functions)
     out = jax.tree.unflatten(recording.out_tree, recording.outputs)
     if WATCHER.value is not None:
         WATCHER.value.swept(recording, (), fun, range(len(primals)), primals)
@@ -218,6 +225,18 @@ def pushforward(recording: Recording) -> Callable[[Sequence[Array | None]], list
         return [next(results) if flag else None for flag in live]
 
     return push
+
+
+def tangents_of(recording: Recording) -> Callable[[Sequence[Any]], list[Any]]:
+    """Tangents of all outputs from tangents of all inputs, zeros instead of None."""
+    push = pushforward(recording)
+    active = recording.graph.active
+
+    def tangents_of(tangents: Sequence[Any]) -> list[Any]:
+        given = [t if flag else None for t, flag in zip(tangents, active, strict=True)]
+        return [materialize(t, aval) for t, aval in zip(push(given), recording.out_avals, strict=True)]
+
+    return tangents_of
 
 
 def _name(fun: Callable[..., Any]) -> str:

@@ -131,6 +131,66 @@ def test_the_functions_are_for_their_own_sweep_only() -> None:
     np.testing.assert_allclose(second, funcgrad.hessian(energy)(X) / 2, rtol=1e-6)
 
 
+# ---- pullbacks and Jacobians ----
+
+
+def vector(x):
+    return jnp.array([2.0, 3.0, 4.0]) * tap(jnp.sin(x), "hidden")
+
+
+def unit(ct):
+    return ct / jnp.linalg.norm(ct)
+
+
+def test_a_pullback_keeps_its_taps_wherever_it_is_called() -> None:
+    ct = jnp.array([1.0, -1.0, 2.0])
+    halved = funcgrad.vjp(vector, X, taps={"hidden": half})[1]
+    plain = funcgrad.vjp(vector, X)[1]
+    wanted = plain(ct)[0] / 2
+    apply = jax.jit(lambda pullback, ct: pullback(ct)[0])
+    for found in (halved(ct)[0], apply(halved, ct), 2 * apply(halved, ct / 2),
+                  jax.jit(lambda x: funcgrad.vjp(vector, x, taps={"hidden": half})[1])(X)(ct)[0]):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(apply(plain, ct), plain(ct)[0])
+    again = funcgrad.vjp(vector, X, taps={"hidden": half})[1]
+    assert jax.tree.structure(halved) == jax.tree.structure(again) != jax.tree.structure(plain)
+
+
+def test_a_pullback_called_in_another_sweep_has_its_own_taps_only() -> None:
+    plain, halved = (funcgrad.vjp(vector, X, taps=taps)[1] for taps in (None, {"hidden": half}))
+
+    def replaced(ct):
+        return plain(ct)[0] + halved(ct)[0]
+
+    ct = jnp.ones(3)
+    found = funcgrad.vjp(lambda x: tap(x, "hidden"), X, taps={"hidden": replaced})[1](ct)[0]
+    np.testing.assert_allclose(found, 1.5 * plain(ct)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_in_a_jacobian_each_row_is_a_sweep(wrap) -> None:
+    """A row of the plain Jacobian is a cotangent of one element, whose norm is its size."""
+    plain = funcgrad.jacrev(vector)(X)
+    np.testing.assert_allclose(wrap(funcgrad.jacrev(vector, taps={"hidden": half}))(X), plain / 2, rtol=1e-6)
+    rows = wrap(funcgrad.jacrev(vector, taps={"hidden": unit}))(X)
+    np.testing.assert_allclose(rows, np.diag(np.cos(X)), rtol=1e-6)
+
+
+def test_derivatives_of_a_tapped_gradient() -> None:
+    """The Jacobian of a gradient goes through the functions; its own taps are for the outer sweep."""
+    halved = funcgrad.jacfwd(funcgrad.jacrev(energy, taps={"hidden": half}))(X)
+    np.testing.assert_allclose(halved, funcgrad.hessian(energy)(X) / 2, rtol=1e-6)
+    pulled = funcgrad.grad(lambda x: funcgrad.vjp(energy, x, taps={"hidden": half})[1](1.0)[0].sum())(X)
+    np.testing.assert_allclose(pulled, halved.sum(0), rtol=1e-5)
+
+
+def test_in_each_body_of_a_pullback() -> None:
+    for name in ("scan", "checkpoint", "jit", "taken"):
+        pullback = funcgrad.vjp(recurrent, 1.0, taps={name: nothing})[1]
+        assert pullback(1.0)[0] == 0
+        assert jax.vmap(lambda ct, pullback=pullback: pullback(ct)[0])(jnp.ones(2)).tolist() == [0, 0]
+
+
 # ---- values and cotangents ----
 
 
@@ -218,6 +278,11 @@ def in_a_while(x):
     (TapError, ["'hidden'", "float32[]", "float32[3]"], lambda: funcgrad.grad(energy, taps={"hidden": jnp.sum})(X)),
     (TapError, ["'hidden'", "NoneType"], lambda: funcgrad.grad(energy, taps={"hidden": print})(X)),
     (TapError, ["'state'", "`while`"], lambda: funcgrad.value_and_grad(in_a_while, return_taps=True)(1.0)),
+    (TapError, ["no tap named 'hiden'", "met: 'hidden'"], lambda: funcgrad.vjp(energy, X, taps={"hiden": half})),
+    (TapError, ["no tap named 'hiden'"], lambda: funcgrad.jacrev(energy, taps={"hiden": half})(X)),
+    (TapError, ["'hidden'", "float32[3]"], lambda: funcgrad.vjp(energy, X, taps={"hidden": jnp.sum})[1](1.0)),
+    (TypeError, ["map names to functions"], lambda: funcgrad.vjp(energy, X, taps=half)),
+    (TypeError, ["map names to functions"], lambda: funcgrad.jacrev(energy, taps=half)),
     (TypeError, ["map names to functions"], lambda: funcgrad.grad(energy, taps={"hidden": 2.0})),
     (TypeError, ["map names to functions"], lambda: funcgrad.grad(energy, taps=half)),
     (TypeError, ["must be a string"], lambda: tap(X, 3)),

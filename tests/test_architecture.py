@@ -178,6 +178,13 @@ def test_a_file_imports_only_from_floors_below(path: Path) -> None:
         assert FLOORS[other] < FLOORS[own] or (FLOORS[other] == FLOORS[own] and FLOORS[own] in SHARED), where
 
 
+def test_the_page_shows_every_floor() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = {name: int(row[1]) for row in re.finditer(r"^\| (\d+) \| ([^|]*) \|", page, re.MULTILINE)
+             for name in re.findall(r"`(\w+)`", row[2])}
+    assert shown == FLOORS
+
+
 def test_no_file_imports_itself_in_a_circle() -> None:
     modules = {module_name(path): path for path in python_files("funcgrad") if not is_the_package(path)}
     edges = {name: {m for item in imports_of(path) for m in (item.module, item.full) if m in modules and m != name}

@@ -85,7 +85,7 @@ def mutated(primitive_name: str, kind: str, operand: int | None = None,
       forget: what drops programs made with another table; default: JAX's and funcgrad's caches.
 
     Yields:
-      A list that grows whenever a wrong function of the rule is called.
+      A list that grows whenever the rule gives a wrong result.
     """
     (primitive,) = (p for p in registry.rules() if p.name == primitive_name)
     right = registry._RULES[primitive]
@@ -110,12 +110,14 @@ def forget_staged() -> None:
 
 
 def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = None) -> VJPRule:
-    """A wrong rule that keeps what the right one keeps; each call of a wrong function is noted in `calls`."""
+    """A wrong rule that keeps what the right one keeps; each result that it made wrong is noted in `calls`."""
 
     def after(function: Callable[..., Any], change: Mutation) -> Callable[..., Any]:
         def wrong(*args: Any, **params: Any) -> Any:
-            calls.append(kind)
-            return change(function(*args, **params))
+            result = function(*args, **params)
+            if _holds_numbers(result):
+                calls.append(kind)
+            return change(result)
 
         return wrong
 
@@ -135,6 +137,12 @@ def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = No
             for i, function in enumerate(right.functions))
     kept = (registry.Kept(True, (), True),) * len(functions)
     return dataclasses.replace(right, functions=functions, kept=kept if kind == "swapped" else right.kept)
+
+
+def _holds_numbers(result: Any) -> bool:
+    """Whether there is a cotangent, a partial or a pullback in what a rule's function gives."""
+    leaves = jax.tree.leaves(result, is_leaf=lambda leaf: isinstance(leaf, Over))
+    return any(isinstance(leaf, Over) or leaf.size and jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves)
 
 
 def _wrong_at_zero(right: VJPRule, calls: list[str]) -> VJPRule:

@@ -64,7 +64,8 @@ class Recording:
 
 
 def record(fun: Callable[..., Any], values: Sequence[Array], active: Sequence[bool] | None = None, *,
-           name: str | None = None, has_aux: bool = False, mode: Mode = PLAIN) -> Recording:
+           name: str | None = None, has_aux: bool = False, mode: Mode = PLAIN,
+           trace_type: type[GraphTrace] = GraphTrace) -> Recording:
     """Run ``fun(*values)`` and note each operation that depends on a value.
 
     Args:
@@ -74,25 +75,26 @@ def record(fun: Callable[..., Any], values: Sequence[Array], active: Sequence[bo
       name: the function's name for messages and pictures.
       has_aux: whether `fun` returns a pair whose second element is not differentiated.
       mode: how nested programs and constants are recorded.
+      trace_type: what records; somebody who looks on may note some operations in another way.
 
     Raises:
       TypeError: when `fun` returns something that is no array.
     """
     avals = list(map(_compat.typeof, values))
     flags = list(map(carries_gradient, avals)) if active is None else active
-    return _record(fun, values, avals, flags, name or _name(fun), has_aux, mode)
+    return _record(trace_type, fun, values, avals, flags, name or _name(fun), has_aux, mode)
 
 
 def record_linear(fun: Callable[..., Any], avals: Sequence[Any], name: str, has_aux: bool = False) -> Recording:
     """Note what `fun`, which is linear in its arguments, does with arguments of these avals; compute nothing of it."""
     mode = Mode(linear=True, inline=True)
-    return _record(fun, [UNKNOWN] * len(avals), avals, [True] * len(avals), name, has_aux, mode)
+    return _record(GraphTrace, fun, [UNKNOWN] * len(avals), avals, [True] * len(avals), name, has_aux, mode)
 
 
-def _record(fun: Callable[..., Any], values: Sequence[Any], avals: Sequence[Any], active: Sequence[bool], name: str,
-            has_aux: bool, mode: Mode) -> Recording:
+def _record(trace_type: type[GraphTrace], fun: Callable[..., Any], values: Sequence[Any], avals: Sequence[Any],
+            active: Sequence[bool], name: str, has_aux: bool, mode: Mode) -> Recording:
     with take_current_trace() as parent:
-        trace = GraphTrace(parent, name, mode)
+        trace = trace_type(parent, name, mode)
         tracers = [trace.new_tracer(v, a, f) for v, a, f in zip(values, avals, active, strict=True)]
         with set_current_trace(trace):
             result = fun(*tracers)

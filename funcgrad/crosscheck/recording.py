@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import Primitive, set_current_trace, take_current_trace
+from jax.extend.core import Primitive, set_current_trace
 
 from funcgrad import _compat
-from funcgrad.graph import carries_gradient
-from funcgrad.trace import PLAIN, GraphTrace, evaluate
-from funcgrad.vjp import Recording, _finished
+from funcgrad.trace import GraphTrace, evaluate
+from funcgrad.vjp import Recording
+from funcgrad.vjp import record as plainly_recorded
 
 Array = Any
 
@@ -50,16 +50,7 @@ def _forget_second_run(functions: Sequence[Any]) -> None:
 def record(fun: Callable[..., Any], values: Sequence[Array], name: str,
            active: Sequence[bool] | None = None) -> Recording:
     """Run ``fun(*values)``, flat arrays in, any pytree out, and note each operation that depends on a value."""
-    avals = list(map(_compat.typeof, values))
-    flags = list(map(carries_gradient, avals)) if active is None else list(active)
-    with take_current_trace() as parent:
-        trace = StagingTrace(parent, name, PLAIN)
-        tracers = [trace.new_tracer(v, a, f) for v, a, f in zip(values, avals, flags, strict=True)]
-        with set_current_trace(trace):
-            result = fun(*tracers)
-            recording = _finished(trace, len(tracers), result, has_aux=False)
-        trace.invalidate()
-    return recording
+    return plainly_recorded(fun, values, active, name=name, trace_type=StagingTrace)
 
 
 def record_program(jaxpr: Any, values: Sequence[Array], active: Sequence[bool], name: str) -> Recording:

@@ -59,6 +59,20 @@ def half_precision(program: Program, difference: Difference) -> bool:
             and math.isfinite(abs(difference.ours)))
 
 
+def half_quotient(program: Program, difference: Difference) -> bool:
+    """JAX's second derivative of a quotient holds powers of the denominator that float16 does not."""
+    half = any(v.dtype == "float16" for v in program.function.inputs)
+    return half and difference.kind == "values" and any(
+        sign in statement.template for statement in program.function.statements for sign in (" / ", "** -"))
+
+
+def clipped_ties(program: Program, difference: Difference) -> bool:
+    """JAX counts the ties of a scatter-min or scatter-max at indices before they are clipped."""
+    return difference.kind in ("values", "nonfinite") and any(
+        "mode='clip'" in statement.template and (".max(" in statement.template or ".min(" in statement.template)
+        for statement in program.function.statements)
+
+
 def small_error(program: Program, difference: Difference) -> bool:
     """A relative error that XLA's single precision series have."""
     special = only("igamma", "random.gamma", "betainc", "polygamma", "digamma", "ndtri", "bessel", "lgamma", "i0(",
@@ -81,6 +95,11 @@ EXPLANATIONS: tuple[Explanation, ...] = (
                 "findings.md"),
     Explanation("0 times what overflows in half precision", half_precision,
                 "a factor of JAX's rule exceeds 65504, and 0 times it is NaN", "findings.md: standardize"),
+    Explanation("second derivatives of quotients in half precision", half_quotient,
+                "JAX's rule holds the third power of the denominator, which exceeds 65504",
+                "findings.md: a quotient's second derivative in half precision"),
+    Explanation("ties of scatter-min and scatter-max at clipped indices", clipped_ties,
+                "JAX counts ties at indices out of range as they stand (jax#40626)", "seeds.md"),
     Explanation("series of special functions in single precision", small_error,
                 "the derivative is another special function, which XLA computes to fewer digits than float32 has",
                 "fuzz_explained.py"),

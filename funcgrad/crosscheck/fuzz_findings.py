@@ -139,6 +139,9 @@ FINDINGS: tuple[Finding, ...] = (
     Finding("standardize in half precision", "jax.nn.standardize", ("np.float16([2.])",), ([0],),
             "one number minus its mean is 0 for every number; a factor in JAX's rule overflows (found by the fuzzer)",
             kind="NaN", smooth=False),
+    Finding("a quotient's second derivative in half precision", "lambda x: 1 / (1 + x ** -2)", ("np.float16([0.14])",),
+            ([1.775871],), "(2 - 6 x**2) / (1 + x**2)**3; JAX's rule holds the third power of the denominator, which "
+            "exceeds 65504 (found by the fuzzer)", order=2, smooth=False),
     Finding("vectors by eigh of one triangle",
             "lambda a: lax.linalg.eigh(a, symmetrize_input=False)[0][0, 0] ** 2", ("np.float32([[1, 9], [0.5, 3]])",),
             ([[-0.04472136, 0], [-0.17888544, 0.04472136]],), "differences: the upper triangle is never read"),

@@ -17,7 +17,7 @@ import numpy as np
 from funcgrad import _compat
 from funcgrad.crosscheck.compare import describe, is_inexact, relative_error, ulp_error
 from funcgrad.crosscheck.judge import Judgement, judge
-from funcgrad.crosscheck.oracles import DEFAULT, Float64Truth, JaxReverse, Oracle
+from funcgrad.crosscheck.oracles import DEFAULT, Float64Truth, JaxReverse, ManyDigits, Oracle
 from funcgrad.crosscheck.problem import Problem, active_positions, node_name, node_problem, rule_function, whole_problem
 from funcgrad.crosscheck.recording import record_program
 from funcgrad.crosscheck.report import Row, Verdict
@@ -289,7 +289,7 @@ def _wrong_steps(program: Any, steps: Sequence[tuple[str, Recording, Cotangents]
                  mapped: bool) -> Iterator[Row]:
     """The rows of the steps that are wrong as a whole, in backward order."""
     wrong = 0
-    quick = (JaxReverse(), Float64Truth())
+    quick = (JaxReverse(), Float64Truth(), ManyDigits())
     for label, run, cts in steps:
         rows, given = judged_sweep(run, cts, SILENT)
         problem = whole_problem(run, lambda *args: evaluate(program, args), cts, given)

@@ -9,17 +9,19 @@ Park, Aiken, "On the correctness of automatic differentiation for neural network
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from funcgrad.crosscheck.compare import ROUNDINGS, epsilon, is_inexact, largest, numbers, pairing, tiny
+from funcgrad.crosscheck.digits import Lost, exact_slope, lost_digits
 from funcgrad.crosscheck.evidence import Evidence, Index, Settled, between
 from funcgrad.crosscheck.oracles import (
     Answer,
     Float64Truth,
     JaxReverse,
+    ManyDigits,
     Oracle,
     Pairing,
     UnderVmap,
@@ -45,8 +47,14 @@ class Judgement:
     reason: str = ""
 
 
+#: Verdicts that find no fault.
+AGREED = (Verdict.MATCH, Verdict.CONVENTION)
 #: Two answers that agree are doubted by the derivatives close by only if those differ by this much of the largest.
 COARSE = 1e-2
+#: The conditioning excuses no answer that is off by this much where the same program's values have no kink.
+GROSS = 0.1
+#: Why such an answer is doubted.
+ALONE = "finite differences in float64, at a single point"
 
 
 def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, seed: int = 0) -> list[Judgement]:
@@ -56,8 +64,12 @@ def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, s
         return [Judgement(Verdict.UNSUPPORTED, i, reason=blind) for i in range(len(problem.values))]
     evidence = Evidence(problem, tolerance, seed)
     suspects: dict[int, tuple[Index, str]] = {}
+    lost: dict[int, Lost] = {}
     consulted, kinked = [], False
     for oracle in oracles:
+        if isinstance(oracle, ManyDigits):
+            lost = lost_digits(evidence)
+            continue
         if isinstance(oracle, Float64Truth) and not _asks_for_truth(evidence, suspects):
             continue
         answer = _answer(oracle, evidence)
@@ -80,12 +92,16 @@ def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, s
         consulted.append(oracle.name)
         kinked |= paired[0].kinked
         if paired[1] and not suspects:
-            suspects |= {i: (index, oracle.name) for i, index in _locate(oracle, evidence).items()}
+            suspects |= {i: (index, oracle.name) for i, index in _locate(oracle, evidence, _disagrees).items()}
+        elif not suspects and _stands_alone(evidence, *paired[::2]):
+            suspects |= {i: (index, ALONE) for i, index in _locate(oracle, evidence, _stands_alone).items()}
     if not consulted:
         return [Judgement(_unknown(leaf), i, reason="no oracle can judge this operation")
                 for i, leaf in enumerate(evidence.ours)]
-    return [_settle(evidence, i, *suspects[i]) if i in suspects else _agreement(evidence, i, consulted, kinked)
-            for i in range(len(problem.values))]
+    settled = [_settle(evidence, i, *suspects[i]) if i in suspects else _agreement(evidence, i, consulted, kinked)
+               for i in range(len(problem.values))]
+    return [_without_digits(evidence, i, lost[i]) if i in lost and judgement.verdict in AGREED else judgement
+            for i, judgement in enumerate(settled)]
 
 
 def _cannot_be_judged(problem: Problem) -> str:
@@ -128,13 +144,13 @@ def _differences(evidence: Evidence, answer: Answer, program: bool) -> dict[int,
 # ---- oracles that give inner products ----
 
 
-def _paired(oracle: Oracle, evidence: Evidence) -> tuple[Pairing, bool] | None:
-    """(what the oracle says along a random direction, whether our cotangents say something else)."""
+def _paired(oracle: Oracle, evidence: Evidence) -> tuple[Pairing, bool, Sequence[np.ndarray]] | None:
+    """(what the oracle says along a random direction, whether our cotangents say something else, the direction)."""
     if not evidence.truth_is_usable:
         return None
     direction = tangents(evidence.problem.values, evidence.rng, scaled=True)
     found = oracle.pairing(evidence.problem, direction)
-    return None if found is None else (found, _disagrees(evidence, found, direction))
+    return None if found is None else (found, _disagrees(evidence, found, direction), direction)
 
 
 def _disagrees(evidence: Evidence, found: Pairing, direction: Sequence[np.ndarray]) -> bool:
@@ -152,7 +168,20 @@ def _disagrees(evidence: Evidence, found: Pairing, direction: Sequence[np.ndarra
     return not found.low - evidence.tolerance * allowed <= total <= found.high + evidence.tolerance * allowed
 
 
-def _locate(oracle: Oracle, evidence: Evidence) -> dict[int, Index]:
+def _stands_alone(evidence: Evidence, found: Pairing, direction: Sequence[np.ndarray]) -> bool:
+    """Whether a program has this derivative at this one point, another one all around, and its values no kink.
+
+    The last place of an input then means everything, and would excuse it: |x| in a function that is smooth at zero.
+    """
+    if not evidence.problem.composite or found.kinked or evidence.truth is None:
+        return False
+    total, exact = (pairing(answer, direction)[0] for answer in (evidence.ours, evidence.truth))
+    size = max(map(abs, (total, found.low, found.high)))
+    return max(found.low - total, total - found.high) > GROSS * size and abs(exact - total) <= COARSE * size
+
+
+def _locate(oracle: Oracle, evidence: Evidence,
+            doubted: Callable[[Evidence, Pairing, Sequence[np.ndarray]], bool]) -> dict[int, Index]:
     """The element that an inner product is wrong for, by halving the direction; nothing when no half is wrong."""
     whole = tangents(evidence.problem.values, evidence.rng, scaled=True)
     flat = np.concatenate([np.zeros(0), *(arrow.reshape(-1) for arrow in whole)])
@@ -162,7 +191,7 @@ def _locate(oracle: Oracle, evidence: Evidence) -> dict[int, Index]:
         for half in (elements[:middle], elements[middle:]):
             direction = _unflatten(np.where(np.isin(np.arange(flat.size), half), flat, 0), whole)
             found = oracle.pairing(evidence.problem, direction)
-            if found is not None and _disagrees(evidence, found, direction):
+            if found is not None and doubted(evidence, found, direction):
                 elements = half
                 break
         else:
@@ -218,7 +247,8 @@ def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Ju
     wanted = np.full(ours.shape, 0.0 if settled is None else settled.value)
     reference = ours if evidence.truth is None else evidence.truth[position]
     program = evidence.problem.composite
-    allowed = float(max(evidence.allowed(position, leaf, True, program)[index] for leaf in (wanted, reference)))
+    allowed = float(max(evidence.allowed(position, leaf, suspect != ALONE, program)[index]
+                        for leaf in (wanted, reference)))
     common: dict[str, Any] = {"position": position, "index": index, "ours": mine, "theirs": yours, "allowed": allowed}
     if settled is None:
         return _undecided(mine, suspect, common)
@@ -236,9 +266,19 @@ def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Ju
     subject = "jax" if good else ("funcgrad" if yours is None or theirs_good else "both")
     bad = mine if not good else yours
     assert bad is not None
+    exact = exact_slope(evidence, position, index) if program else None
+    if exact is not None and all(abs(answer - exact) <= allowed + 1e-3 * abs(exact) for answer in (mine, bad)):
+        return Judgement(Verdict.MATCH, oracle=ManyDigits().name, truth=exact, **common)
     verdict = Verdict.WRONG if np.isfinite(bad) else Verdict.NONFINITE
     return Judgement(verdict, subject=subject, oracle=settled.known_by, truth=settled.value,
-                     reason=_why(evidence, settled, verdict), **common)
+                     reason=_why(evidence, settled, verdict, suspect), **common)
+
+
+def _without_digits(evidence: Evidence, position: int, lost: Lost) -> Judgement:
+    theirs = evidence.theirs
+    return Judgement(Verdict.WRONG, position, lost.index, lost.subject, evidence.ours[position][lost.index].item(),
+                     None if theirs is None else theirs[position][lost.index].item(), lost.truth, lost.allowed,
+                     ManyDigits().name, "the slope is small, and of the answer not one digit is right")
 
 
 def _undecided(mine: complex, suspect: str, common: dict[str, Any]) -> Judgement:
@@ -251,12 +291,14 @@ def _undecided(mine: complex, suspect: str, common: dict[str, Any]) -> Judgement
                      reason="the answers differ, and no finite difference can say which is right", **common)
 
 
-def _why(evidence: Evidence, settled: Settled, verdict: Verdict) -> str:
+def _why(evidence: Evidence, settled: Settled, verdict: Verdict, suspect: str) -> str:
     outputs = evidence.problem.outputs
     if verdict is Verdict.NONFINITE:
         return "the derivative exists and is finite, the answer is not"
     if not all(np.all(np.isfinite(numbers(leaf))) for leaf in outputs):
         return "the value itself is not finite in this precision; in float64 it is"
+    if suspect == ALONE:
+        return "something inside has a kink here that the function has not; all around, the derivative is another one"
     if settled.kinked:
         return "there is a kink, and the answer lies outside the one-sided derivatives"
     return "the answer is not the derivative of the function"

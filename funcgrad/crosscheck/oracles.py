@@ -15,6 +15,7 @@ import numpy as np
 
 from funcgrad.crosscheck.compare import is_inexact, numbers, pairing
 from funcgrad.crosscheck.differences import Slope, slope
+from funcgrad.crosscheck.frozen import CUT, frozen
 from funcgrad.crosscheck.gamma import gamma_derivative
 from funcgrad.crosscheck.problem import Problem
 from funcgrad.crosscheck.wide import REJECTION_SAMPLERS, double, wide_dtype, widen
@@ -142,9 +143,16 @@ class UnderVmap(Oracle):
         return None if problem.composite else attempt(mapped)
 
 
+@dataclasses.dataclass(frozen=True)
+class ManyDigits(Oracle):
+    """Differences with hundreds of digits, for slopes too small for the others; see `funcgrad.crosscheck.digits`."""
+
+    name: str = "differences with 350 digits (mpmath)"
+
+
 #: What a check asks, in this order.
 DEFAULT: tuple[Oracle, ...] = (JaxReverse(), UnderVmap(), ImplicitGamma(), Float64Truth(), AdjointIdentity(),
-                               FiniteDifferences())
+                               FiniteDifferences(), ManyDigits())
 
 #: The cheapest that still needs two independent witnesses: for hundreds of gradients, with ``depth="global"``.
 QUICK: tuple[Oracle, ...] = (JaxReverse(), AdjointIdentity())
@@ -183,7 +191,12 @@ def difference(problem: Problem, direction: Sequence[np.ndarray]) -> Slope | Non
         return None
     starts, cts = list(map(numbers, problem.values)), list(map(numbers, problem.cts))
     with double():
-        run = jax.jit(problem.wide) if problem.primitives & LOOPS or len(problem.primitives) > MANY else problem.wide
+        run = attempt(lambda: frozen(problem.wide, list(map(widen, problem.values)))) if (
+            CUT in problem.primitives) else problem.wide
+        if run is None:
+            return None
+        if problem.primitives & LOOPS or len(problem.primitives) > MANY:
+            run = jax.jit(run)
 
         def along(h: float) -> tuple[float, float]:
             moved = [jax.numpy.asarray(start + h * arrow) for start, arrow in zip(starts, direction, strict=True)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from types import TracebackType
@@ -29,9 +29,11 @@ from funcgrad.graph import Graph, carries_gradient
 from funcgrad.inspection.naming import readable
 from funcgrad.inspection.nonfinite import batches, report_of
 from funcgrad.inspection.origins import Program, bad, search
-from funcgrad.inspection.places import Nonfinite
+from funcgrad.inspection.places import Nonfinite, Place
 from funcgrad.inspection.replay import Inside, all_finite
+from funcgrad.inspection.shards import Shards
 from funcgrad.pullback import FlatPullback, recompute
+from funcgrad.taps import Functions, taps_in_force, taps_now
 from funcgrad.trace import GraphTrace
 from funcgrad.tracer import UNKNOWN
 from funcgrad.vjp import Recording
@@ -39,6 +41,8 @@ from funcgrad.watching import WATCHER
 from funcgrad.zeros import strong_zeros, zeros_are_strong
 
 Array = Any
+#: Where a shard is in the mesh; () outside of a `shard_map`.
+Lane = tuple[int, ...]
 
 
 class NonfiniteError(FloatingPointError):
@@ -88,6 +92,8 @@ class Site:
       names: of the inputs.
       batches: how many `vmap`s are around.
       strong_zeros: whether a zero cotangent stays zero there.
+      taps: the functions that change cotangents there.
+      shards: how it runs again, where it stands in the body of a `shard_map`.
     """
 
     graph: Graph
@@ -97,11 +103,36 @@ class Site:
     names: tuple[str, ...]
     batches: int
     strong_zeros: bool
+    taps: Functions
+    shards: Shards | None = None
 
     def search(self, arrays: Sequence[Array], inside: tuple[Inside, ...]) -> Nonfinite:
         """Run again and search."""
-        with strong_zeros(self.strong_zeros):
+        with strong_zeros(self.strong_zeros), taps_in_force(self.taps):
             return self._search(arrays, inside)
+
+    def search_shards(self, arrived: Mapping[Lane, Sequence[np.ndarray]], inside: tuple[Inside, ...]) -> Nonfinite:
+        """Run all shards again and search them; where that cannot be, name the whole."""
+        assert self.shards is not None
+        here = (*inside, Inside("shard_map", axes=self.shards.axes))
+        try:
+            return self._search_shards(self.shards, arrived, here)
+        except Exception:  # what `vmap` cannot do, in whatever library
+            place = (Inside(f"shard {name}", number=number)
+                     for (name, _), number in zip(self.shards.axes, next(iter(arrived)), strict=True))
+            whole = Place(f"a part of `{self.graph.name}`", number="not finite", inside=(*here, *place))
+            return Nonfinite(self.graph.name, whole)
+
+    def _search_shards(self, shards: Shards, arrived: Mapping[Lane, Sequence[np.ndarray]],
+                       inside: tuple[Inside, ...]) -> Nonfinite:
+        avals = site_avals(self)
+        arrays = {place: list(map(_on_device, avals, values)) for place, values in arrived.items()}
+        with strong_zeros(self.strong_zeros), taps_in_force(self.taps):
+            recording = shards.run(arrays, self.graph.name)
+            seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
+                     for out, aval in zip(recording.outputs, recording.out_avals, strict=True)]
+            found = report_of(search(Program.of(recording), seeds), self.graph.name, self.names, inside, self.batches)
+        return _with_real_shard(found, shards, arrived)
 
     def _search(self, arrays: Sequence[Array], inside: tuple[Inside, ...]) -> Nonfinite:
         graph = self.graph
@@ -123,8 +154,8 @@ class Debugging(AbstractContextManager):
     """
 
     report: Callable[[Nonfinite], Any] | None = None
-    _arrived: list[tuple[Site, list[np.ndarray], tuple[Inside, ...]]] = dataclasses.field(default_factory=list)
-    _calls: dict[int, list[bool]] = dataclasses.field(default_factory=dict)
+    _arrived: list[tuple[Site, Lane, list[np.ndarray], tuple[Inside, ...]]] = dataclasses.field(default_factory=list)
+    _calls: dict[tuple[int, Lane], list[bool]] = dataclasses.field(default_factory=dict)
     _entered: list[ExitStack] = dataclasses.field(default_factory=list)
 
     def __enter__(self) -> Debugging:
@@ -151,12 +182,28 @@ class Debugging(AbstractContextManager):
         arrived, calls = self._arrived[:], dict(self._calls)
         self._arrived.clear()
         self._calls.clear()
-        for site, arrays, inside in arrived:
-            flags = calls.get(id(site), [])
+        for site, shard, arrays, inside in arrived:
+            flags = calls.get((id(site), shard), [])
             counted = (Inside("call", site.graph.name, flags.index(True)),) if len(flags) > 1 and any(flags) else ()
             with WATCHER(None):
-                found = site.search(list(map(_on_device, site_avals(site), arrays)), (*counted, *inside))
+                if site.shards is None:
+                    found = site.search(list(map(_on_device, site_avals(site), arrays)), (*counted, *inside))
+                else:
+                    at_once = self._with_others(site, shard, arrived, calls)
+                    if at_once is None:
+                        continue
+                    found = site.search_shards(at_once, (*counted, *inside))
             self._tell(found)
+
+    @staticmethod
+    def _with_others(site: Site, shard: Lane, arrived: Sequence[tuple], calls: Mapping[Any, list[bool]],
+                     ) -> dict[Lane, list[np.ndarray]] | None:
+        """What came from the shards of one `shard_map` in the first call that was not finite; None for the others."""
+        first = {place: calls[id(other), place].index(True) for other, place, _, _ in arrived if other is site}
+        own = [place for place, call in first.items() if call == min(first.values())]
+        if shard != own[0]:
+            return None
+        return {place: arrays for other, place, arrays, _ in arrived if other is site and place in own}
 
     def _tell(self, found: Nonfinite) -> None:
         if found.ok:  # the flag was set by something that comes out finite operation by operation
@@ -180,7 +227,9 @@ class Debugging(AbstractContextManager):
         again = tuple(i for i, node in enumerate(graph.nodes) if node.rerunnable)
         given = tuple(i for i, ct in enumerate(seeds) if ct is not None)
         names = chosen_names(fun, (numbers,) if isinstance(numbers, int) else numbers, chosen)
-        site = Site(graph, known, again, given, tuple(names), _batches(), zeros_are_strong())
+        shards = Shards.here(recording, known) if _in_shards() else None
+        site = Site(graph, known, again, given if shards is None else (), tuple(names), _batches(), zeros_are_strong(),
+                    taps_now(), shards)
         watched = [*recording.outputs, *results]
         values = [None if v is UNKNOWN else _compat.concrete_or_none(v) for v in recording.values]
         if all(value is None or _compat.concrete_or_none(value) is not None for value in watched):
@@ -189,16 +238,17 @@ class Debugging(AbstractContextManager):
                     cts = [None if ct is None else _compat.concrete_or_none(ct) for ct in seeds]
                     self._tell(report_of(search(Program(graph, values), cts), graph.name, site.names, (), site.batches))
             return
-        self._emit(site, watched, [*(recording.values[v] for v in known), *(seeds[i] for i in given)])
+        if shards is not None or not _in_shards():
+            self._emit(site, watched, [*(recording.values[v] for v in known), *(seeds[i] for i in site.given)])
 
     def pulled(self, flat: FlatPullback, in_tree: Any, cts: Sequence[Array | None],
                results: Sequence[Array | None]) -> None:
         """A pullback was applied to cotangents."""
-        if _in_linear_trace():
+        if _in_linear_trace() or _in_shards():
             return
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
         site = Site(flat.graph, flat.plan.saved, flat.plan.recomputed, given, _tree_names(in_tree), _batches(),
-                    zeros_are_strong())
+                    zeros_are_strong(), taps_now())
         arrays = [*flat.residuals, *(cts[i] for i in given)]
         concrete = [_compat.concrete_or_none(array) for array in (*arrays, *results) if array is not None]
         if all(value is not None for value in concrete):
@@ -218,18 +268,25 @@ class Debugging(AbstractContextManager):
 
     # ---- on the host ----
 
-    def tick(self, site: Site, flag: Array) -> None:
+    def tick(self, site: Site, flag: Array, *shard: Array) -> None:
         """One more call of a site: in a loop around the transform its number is the step's."""
-        self._calls.setdefault(id(site), []).append(bool(np.any(flag)))
+        self._calls.setdefault((id(site), tuple(map(int, shard))), []).append(bool(np.any(flag)))
 
-    def arrive(self, site: Site, batched: tuple[tuple[bool, ...], ...], flag: Array, *arrays: Array) -> None:
-        """The values of a run that is not finite; the first of each site is kept."""
-        if any(other is site for other, _, _ in self._arrived):
+    def arrive(self, site: Site, batched: tuple[tuple[bool, ...], ...], flag: Array, shard: Sequence[Array],
+               *arrays: Array) -> None:
+        """The values of a run that is not finite; the first of each site, and of each shard of it, is kept."""
+        place = tuple(map(int, shard))
+        if any(other is site and earlier == place for other, earlier, _, _ in self._arrived):
             return
         lane = np.unravel_index(int(np.argmax(np.asarray(flag))), np.shape(flag)) if np.shape(flag) else ()
         own = [np.asarray(array)[tuple(i for i, has in zip(lane, axes, strict=True) if has)]
                for array, axes in zip(arrays, batched, strict=True)]
-        self._arrived.append((site, own, tuple(Inside("batch index", number=int(i)) for i in lane)))
+        self._arrived.append((site, place, own, tuple(Inside("batch index", number=int(i)) for i in lane)))
+
+
+def _in_shards() -> bool:
+    """Whether the body of a `shard_map` is being traced."""
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
 def _batches() -> int:
@@ -258,15 +315,14 @@ def _messenger(debugging: Debugging, site: Site, batched: tuple[tuple[bool, ...]
     """What brings the values to the host if the flag is set; `batched` says which axes of `vmap` each array has."""
 
     def message(flag: Array, *arrays: Array) -> None:
-        jax.debug.callback(partial(debugging.tick, site), flag)
+        shard = [lax.axis_index(name) for name, _ in site.shards.axes] if site.shards else []
+        jax.debug.callback(partial(debugging.tick, site), flag, *shard)
 
         def send() -> None:
-            jax.debug.callback(partial(debugging.arrive, site, batched), flag, *arrays)
+            jax.debug.callback(partial(debugging.arrive, site, batched), flag, shard, *arrays)
 
         lax.cond(jnp.any(flag), send, lambda: None)
 
-    if jax.sharding.get_abstract_mesh().manual_axes:  # a `shard_map`'s shards cannot be searched again on the host
-        return lambda flag, *arrays: None
     rule = custom_vmap(message)
 
     @rule.def_vmap
@@ -284,6 +340,19 @@ def site_avals(site: Site) -> list[Any]:
     graph = site.graph
     of_cts = [graph.avals[v] if isinstance(v, int) else v.aval for v in (graph.outputs[i] for i in site.given)]
     return [*(graph.avals[v] for v in site.known), *of_cts]
+
+
+def _with_real_shard(found: Nonfinite, shards: Shards, arrived: Mapping[Lane, Any]) -> Nonfinite:
+    """The report with a shard that numbers came from, where one is named that another stood in for."""
+    if found.place is None:
+        return found
+    named = tuple(found.place.steps.get(f"shard {name}", -1) for name, _ in shards.axes)
+    if named in arrived or -1 in named:
+        return found
+    real = {f"shard {name}": number for (name, _), number in zip(shards.axes, next(iter(arrived)), strict=True)}
+    inside = tuple(dataclasses.replace(entry, number=real.get(entry.what, entry.number))
+                   for entry in found.place.inside)
+    return dataclasses.replace(found, place=dataclasses.replace(found.place, inside=inside))
 
 
 def _on_device(aval: Any, array: np.ndarray) -> Array:

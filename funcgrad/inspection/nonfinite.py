@@ -107,12 +107,19 @@ def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...], aroun
     assert isinstance(number, int)
     array = birth.search.cts[number] if origin.backward else program.read(number)
     index, text = _first_bad(array)
-    batch = tuple(Inside("batch index", number=index[axis]) for axis in _batch_axes(graph, node, number, around))
+    way, aval = (*inside, *birth.inside), graph.avals[number]
+    shards = next((entry.axes for entry in reversed(way) if entry.axes), ())
+    axes = _batch_axes(graph, node, number, around)
+    if aval.shape[:len(shards)] != tuple(size for _, size in shards):  # the same in all shards
+        shards, axes = (), ()
+    words = (*(f"shard {name}" for name, _ in shards), *["batch index"] * len(axes))
+    batch = tuple(Inside(what, number=index[axis]) for what, axis in zip(words, axes, strict=False))
     ct = birth.search.cts.get(node.outputs[0]) if origin.backward and is_elementwise(node) else None
     operands = _operands_at(birth, index) if is_elementwise(node) else ()
+    own = jax.core.ShapedArray(aval.shape[len(shards):], aval.dtype)  # as one shard sees it
     return Place(line.operation, line.file, line.line, line.function, line.code, line.expression,
-                 "cotangent" if origin.backward else "value", text, index, graph.avals[number].str_short(), operands,
-                 None if ct is None else _element(ct, index), (*inside, *birth.inside, *batch))
+                 "cotangent" if origin.backward else "value", text, index[len(shards):], own.str_short(), operands,
+                 None if ct is None else _element(ct, index), (*way, *batch))
 
 
 def _line(birth: Found) -> Line:

@@ -18,6 +18,7 @@ from jax.extend.core import primitives as p
 from funcgrad import _compat
 from funcgrad.graph import Graph, Node, carries_gradient
 from funcgrad.inspection.replay import Inside, LoopRun, loop_run, run_once
+from funcgrad.inspection.shards import shard_run
 from funcgrad.planning import node_reads
 from funcgrad.pullback import FlatPullback, add_cotangents, node_cotangents, recompute
 from funcgrad.rule import MapClass, lookup
@@ -289,6 +290,8 @@ def _descend(node: Node, above: Search, origin: Origin) -> Deeper:
         deeper = _in_custom_rule(node, above, cts)
         if deeper is not None:
             return deeper
+    if node.primitive is _compat.shard_map_p:
+        return _in_shards(node, above, cts)
     once = run_once(node, above.program.read)
     if once is None:
         return _in_pullback(node, above, cts)
@@ -339,6 +342,16 @@ def _in_pullback(node: Node, above: Search, cts: Sequence[Array | None] | None) 
     if not isinstance(pullback, FlatPullback):
         return None
     return _result(Inside(str(node.primitive)), search(Program.of_pullback(pullback), cts))
+
+
+def _in_shards(node: Node, above: Search, cts: Sequence[Array | None] | None) -> Deeper:
+    """Into the body of a `shard_map`, all shards on one device."""
+    try:
+        step, recording = shard_run(node, above.program.read)
+        moved = cts and [None if ct is None else jax.device_put(ct, jax.local_devices()[0]) for ct in cts]
+        return _result(step, search(Program.of(recording), moved))
+    except Exception:  # what `vmap` cannot do, in whatever library: then the `shard_map` is named as a whole
+        return None
 
 
 # ---- loops ----

@@ -145,7 +145,7 @@ class Nonfinite:
     def _what(self) -> str:
         gradient = f"the gradient with respect to {', '.join(self.in_gradient)}" if self.in_gradient else ""
         both = " and ".join(filter(None, ("the value" if self.in_value else "", gradient)))
-        return f"{both} {'are' if self.in_value and gradient else 'is'}"
+        return f"{both or 'the value or the gradient'} {'are' if self.in_value and gradient else 'is'}"
 
     def to_dict(self) -> dict[str, Any]:
         """The report in types that JSON has; NaN and infinities as strings."""

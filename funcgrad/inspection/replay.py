@@ -45,11 +45,13 @@ class Inside:
       what: "jit", "scan step", "while iteration", "cond branch", "batch index", …
       name: the inner function's name, where it has one.
       number: which step, iteration, branch or index; None where there is but one.
+      axes: of a `shard_map`: names and sizes of the mesh axes whose shards are the first axes of the arrays inside.
     """
 
     what: str
     name: str = ""
     number: int | None = None
+    axes: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         name = "λ" if self.name == "<lambda>" else self.name

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import PartitionSpec
 
 import funcgrad
 from funcgrad.inspection import Nonfinite, NonfiniteError
@@ -225,10 +224,6 @@ def test_a_mend_reads_the_line_whatever_stands_there() -> None:
 # ---- the context ----
 
 
-def mesh() -> Any:
-    return jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
-
-
 def found_in(run: Callable[[], Any]) -> Nonfinite:
     with pytest.raises(NonfiniteError) as caught, funcgrad.debug_nonfinite():
         run()
@@ -271,12 +266,17 @@ def test_the_context_finds_it_in_compiled_code(name: str) -> None:
     assert report.place.file == __file__
 
 
-def test_inside_a_shard_map_nothing_is_searched_and_nothing_breaks() -> None:
-    sharded = jax.jit(jax.shard_map(lambda x: funcgrad.grad(masked_root)(x), mesh=mesh(), in_specs=PartitionSpec("i"),
-                                    out_specs=PartitionSpec("i")))
+def test_the_functions_of_taps_are_seen() -> None:
+    """What a tap mends is no fault; what it breaks is found where it stands."""
+    def tapped(x: Any) -> Any:
+        return masked_root(funcgrad.tap(x, "x"))
+
     with funcgrad.debug_nonfinite():
-        watched = sharded(X)
-    np.testing.assert_array_equal(watched, sharded(X))
+        gradient = jax.jit(funcgrad.grad(tapped, taps={"x": jnp.nan_to_num}))(X)
+        pulled = jax.jit(lambda x: funcgrad.vjp(tapped, x, taps={"x": jnp.nan_to_num})[1](1.0)[0])(X)
+    assert np.isfinite(gradient).all() and np.isfinite(pulled).all()
+    broken = found_in(lambda: jax.jit(funcgrad.grad(tapped, taps={"x": lambda ct: ct * jnp.inf}))(X + 1))
+    assert broken.place is not None and broken.place.operation == "name x"
 
 
 def test_strong_zeros_are_seen() -> None:

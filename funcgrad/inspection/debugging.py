@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -115,13 +115,13 @@ class Site:
         """Run all shards again and search them; where that cannot be, name the whole."""
         assert self.shards is not None
         here = (*inside, Inside("shard_map", axes=self.shards.axes))
-        try:
-            return self._search_shards(self.shards, arrived, here)
-        except Exception:  # what `vmap` cannot do, in whatever library
-            place = (Inside(f"shard {name}", number=number)
-                     for (name, _), number in zip(self.shards.axes, next(iter(arrived)), strict=True))
-            whole = Place(f"a part of `{self.graph.name}`", number="not finite", inside=(*here, *place))
-            return Nonfinite(self.graph.name, whole)
+        if self.shards.jaxpr is not None:
+            with suppress(Exception):  # what `vmap` cannot do, in whatever library
+                return self._search_shards(self.shards, arrived, here)
+        place = (Inside(f"shard {name}", number=number)
+                 for (name, _), number in zip(self.shards.axes, next(iter(arrived)), strict=True))
+        whole = Place(f"a part of `{self.graph.name}`", number="not finite", inside=(*here, *place))
+        return Nonfinite(self.graph.name, whole)
 
     def _search_shards(self, shards: Shards, arrived: Mapping[Lane, Sequence[np.ndarray]],
                        inside: tuple[Inside, ...]) -> Nonfinite:

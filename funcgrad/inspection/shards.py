@@ -98,7 +98,7 @@ class Shards:
 
     Attributes:
       axes: of the mesh.
-      jaxpr: from the graph's inputs and captured values to its outputs.
+      jaxpr: from the graph's inputs and captured values to its outputs; None for a run that cannot be repeated.
       active: for each of those whether it is differentiated.
     """
 
@@ -108,14 +108,14 @@ class Shards:
 
     @staticmethod
     def here(recording: Recording, known: Sequence[int]) -> Shards | None:
-        """Of a run in the body that is being traced now; None if it cannot run once more.
+        """Of a run in the body that is being traced now; None where only some of the mesh's axes are manual.
 
         Args:
           recording: the run.
           known: numbers of the values that the program will be given.
         """
         graph, mesh = recording.graph, jax.sharding.get_abstract_mesh()
-        if mesh.auto_axes or not all(node.rerunnable for node in graph.nodes):
+        if mesh.auto_axes:
             return None
 
         def again(*arrays: Array) -> list[Array]:
@@ -128,7 +128,9 @@ class Shards:
             return [values[v] if isinstance(v, int) else v.value for v in graph.outputs]
 
         active = dict(zip(graph.inputs, graph.active, strict=True))
-        jaxpr = _compat.stage(again, [_compat.typeof(recording.read(v)) for v in known], graph.name)
+        avals = [_compat.typeof(recording.read(v)) for v in known]
+        can = all(node.rerunnable for node in graph.nodes)
+        jaxpr = _compat.stage(again, avals, graph.name) if can else None
         axes = tuple((name, size) for name, size in mesh.shape.items() if name in mesh.manual_axes)
         return Shards(axes, jaxpr, tuple(active.get(v, False) for v in known))
 

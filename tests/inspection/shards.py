@@ -83,13 +83,29 @@ def pulled(a: Array, w: Array) -> Array:
     return pullback(jnp.ones_like(out))[0]
 
 
+@jax.custom_vjp
+def own_root(x: Array) -> Array:
+    return jnp.sqrt(x)
+
+
+own_root.defvjp(lambda x: (jnp.sqrt(x), x), lambda x, ct: (ct / (2 * jnp.sqrt(x)),))
+
+
+def sum_of_roots(a: Array) -> Array:
+    return own_root(a).sum()
+
+
+def own_rule(a: Array, w: Array) -> Array:
+    return funcgrad.grad(sum_of_roots)(a) * w.sum()
+
+
 #: Functions that `find_nonfinite` opens: the body, and its output's spec.
 AROUND: dict[str, tuple[Callable[..., Array], Any]] = {"loss": (loss, P()), "rows": (rows, P()),
                                                        "distances": (distances, BLOCKS)}
 #: Bodies in which a gradient is taken.
 WITHIN: dict[str, Callable[..., Array]] = {
     "gradient": gradient, "own gradient": own_gradient, "gradient of rows": gradient_of_rows,
-    "gradients of rows": gradients_of_rows, "finite": finite, "pulled": pulled}
+    "gradients of rows": gradients_of_rows, "finite": finite, "pulled": pulled, "own rule": own_rule}
 
 
 def mesh() -> Any:

@@ -45,6 +45,8 @@ def test_the_shard_to_blame_is_named(options: tuple[str, ...]) -> None:
         # a gradient in the body of one
         "gradient": [place()], "own gradient": [place()], "gradient of rows": [place("call `own_loss` 1", **row)],
         "gradients of rows": [place("batch index 1", **row)], "finite": [],
+        "own rule": [{"operation": "a part of `sum_of_roots`", "phase": "value", "function": "", "type": "",
+                      "inside": ["shard_map", "shard x 2", "shard y 1"], "index": []}],  # it does not run again
         "pulled": [],  # of a pullback only what it keeps is known there
     }
 

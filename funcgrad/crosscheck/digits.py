@@ -23,6 +23,8 @@ from funcgrad.crosscheck.wide import double, widen
 
 #: An answer further off than this part of the slope has no right digit.
 NO_DIGIT = 0.5
+#: A slope of so many roundings of the value is seen by the other oracles, which know more about kinks.
+VISIBLE = 64
 #: Half precision has so few digits that nobody expects one of a slope below a rounding of the value.
 COARSEST = 1e-4
 #: Programs of more inputs are not run with many digits, and of an array so many elements are looked at.
@@ -183,7 +185,8 @@ def _lost(evidence: Evidence, position: int, index: Index) -> Lost | None:
     truth, ours, theirs = slopes[0], evidence.ours[position][index], evidence.theirs[position][index]
     least = ROUNDINGS * tiny(problem.values[position].dtype)
     agreed = abs(ours - theirs) <= NO_DIGIT * max(abs(ours), abs(theirs))
-    if abs(truth) <= (max(least, problem.floor / ROUNDINGS) if agreed and problem.composite else least):
+    lowest = max(least, problem.floor / ROUNDINGS) if agreed and problem.composite else least
+    if not lowest < abs(truth) < VISIBLE * problem.floor:
         return None
     rng, moved = evidence.rng, 0.0
     for _draw in range(NUDGES):

@@ -152,7 +152,9 @@ def page(outcomes: Outcomes) -> str:
              "Gradients that were once, or are still, wrong in JAX, each with an expected value that "
              "`tests/crosscheck/test_seeds.py` proves", "by other means than autodiff. *Born in* says where the fault "
              "was: a derivative rule, which funcgrad has its own of; the forward code of", "a library function, whose "
-             "program really has that derivative; or a custom rule in it, which any autodiff runs as it is.", "",
+             "program really has that derivative; or a custom rule in it, which any autodiff runs as it is. `check` "
+             "needs `mpmath` to see", "those whose slope is below a rounding of the value (tails of `tanh`, `expm1`, "
+             "`sigmoid`, `softmax`): [check.md](check.md).", "",
              f"{outcomes.summary()}.", "",
              "| seed | issue | what is wrong | right value known by | born in | JAX | funcgrad | `check` says |",
              "|---|---|---|---|---|---|---|---|"]

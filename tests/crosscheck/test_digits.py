@@ -70,6 +70,7 @@ def test_a_slope_that_counts_for_nothing_in_the_gradient_is_told_and_no_alarm() 
     (jax.nn.silu, f64(40.0)), (jax.nn.gelu, f64(-6.0)), (jax.nn.softplus, f64(-50.0)), (jnp.exp, f64(-300.0)),
     (jax.scipy.special.erfc, f64(6.0)), (lambda x: (jnp.tanh(x) - 1) ** 2 + 3, f64(20.0)),
     (lambda z: -jax.nn.log_softmax(z)[0], f64(40.0, 0.0, 1.0)),  # its value is lost, too
+    (lambda x: lax.clamp(x - 1, lax.cumsum(x, reverse=True), x + 1), f64(0.5, 1.0)),
     (lambda x: x * jnp.abs(x), f64(0.0)), (lambda t: jnp.abs(2 * t - 1), f64(0.5)),
     (lambda t: jax.nn.relu(2 * t - 1) * 3, f64(0.5)), (jnp.median, f64(1.0, 1.0, 1.0, 1.0, 2.0))])
 def test_right_programs_are_no_alarm(fun: Callable[..., Any], x: Any) -> None:

@@ -138,7 +138,7 @@ def _staged_once(problem: Problem, name: str, first: bool, compiling: bool, figu
     seconds, executable = _seconds(lowered.compile)
     figures["compile"].append(seconds)
     if first:
-        figures["hlo"] = lowered.as_text().count(" = ")
+        figures["hlo"] = lowered.as_text(dialect="hlo").count(" = ")
         figures.update(compiled_figures(executable))
     return executable
 

@@ -1,4 +1,4 @@
-"""The measured part of docs/performance.md, written from a run's JSON: ``python -m experiments.bench.page``.
+"""What is measured in docs/performance.md and README.md, from a run's JSON: ``python -m experiments.bench.page``.
 
 The words around it are written by hand and stay. The run's JSON (times with four digits) and its chart are copied
 beside the page, so that a test can say whether the tables are those of the data.
@@ -15,6 +15,7 @@ from typing import Any
 
 import tyro
 
+from experiments.bench.problem import JAX, OURS
 from experiments.bench.report import machine_lines, markdown
 from experiments.bench.targets import Measured, outcomes
 
@@ -31,7 +32,7 @@ class Options:
     run: Path = Path("runs/bench")
     """Folder with bench.json and bench.png."""
     docs: Path = DOCS
-    """Folder of performance.md."""
+    """Folder of performance.md; README.md is beside it."""
 
 
 def rounded(value: Any) -> Any:
@@ -54,6 +55,23 @@ def tables(record: dict[str, Any]) -> str:
     return markdown(results, outcomes(results), lines, about["command"])
 
 
+#: Columns of README's table: heading, figure.
+HEADLINES = (("step time", "run"), ("temporary bytes", "temp_bytes"), ("equations", "equations"),
+             ("trace + lower", "trace+lower"), ("compile", "compile"))
+
+
+def headlines(record: dict[str, Any]) -> str:
+    """README's table: each jitted workload beside plain `jax.grad`, as ratios."""
+    names = [heading for heading, _key in HEADLINES]
+    lines = [f"| as a ratio to `jax.grad` | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+    for name, entry in record["workloads"].items():
+        measured = Measured(**{**entry, "missing": tuple(entry["missing"])})
+        if measured.kind == "jitted" and measured.baseline == JAX:
+            ratios = [measured.ratio(key, OURS, JAX) for _heading, key in HEADLINES]
+            lines.append(f"| {name}: {measured.what} | {' | '.join('' if r is None else f'{r:.2f}' for r in ratios)} |")
+    return "\n".join(lines) + "\n"
+
+
 def with_tables(page: str, text: str) -> str:
     """A page with its measured part replaced; raises ValueError when its marks are not there."""
     before, begin, rest = page.partition(BEGIN)
@@ -72,9 +90,11 @@ def main(options: Options) -> int:
     record = rounded(json.loads(source.read_text(encoding="utf-8")))
     page = options.docs / "performance.md"
     page.write_text(with_tables(page.read_text(encoding="utf-8"), tables(record)), encoding="utf-8")
+    readme = options.docs.parent / "README.md"
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8"), headlines(record)), encoding="utf-8")
     (options.docs / "benchmark.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     shutil.copyfile(options.run / "bench.png", options.docs / "images" / "benchmark.png")
-    print(f"written: {page}, {options.docs / 'benchmark.json'}, {options.docs / 'images' / 'benchmark.png'}")
+    print(f"written: {readme}, {page}, {options.docs / 'benchmark.json'}, {options.docs / 'images' / 'benchmark.png'}")
     return 0
 
 

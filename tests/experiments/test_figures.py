@@ -20,7 +20,7 @@ from jax import lax
 import funcgrad
 from experiments.bench import workloads
 from experiments.bench.measure import compiled_figures, contraction_flops, counted_compilations, equations
-from experiments.bench.page import DOCS, tables, with_tables
+from experiments.bench.page import DOCS, headlines, tables, with_tables
 from experiments.bench.problem import BUDGET, JAX, MINIMAL, OURS, POLICIES
 from experiments.bench.targets import two_layer_minimum
 
@@ -145,10 +145,12 @@ def test_a_donated_buffer_takes_the_result() -> None:
 
 
 def test_the_page_shows_the_figures_of_its_data() -> None:
-    """docs/performance.md is what `python -m experiments.bench.page` writes from docs/benchmark.json."""
+    """docs/performance.md and README.md are what `python -m experiments.bench.page` writes from docs/benchmark.json."""
     page = (DOCS / "performance.md").read_text(encoding="utf-8")
     record = json.loads((DOCS / "benchmark.json").read_text(encoding="utf-8"))
     assert with_tables(page, tables(record)) == page
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert with_tables(readme, headlines(record)) == readme
 
 
 # ---- compilations ----

@@ -6,7 +6,7 @@ mixes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -49,10 +49,11 @@ def tiny(dtype: Any) -> float:
     return float(jnp.finfo(dtype).tiny)
 
 
-def rounding(wanted: np.ndarray, eps: float, least: float, spread: np.ndarray | float = 0.0) -> np.ndarray:
+def rounding(wanted: np.ndarray, eps: float, least: float, spread: np.ndarray | float = 0.0,
+             roundings: float = ROUNDINGS) -> np.ndarray:
     """What rounding explains of a difference of one operation's derivative, for each element."""
     size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
-    return ROUNDINGS * (eps * size + spread + least)
+    return roundings * (eps * size + spread + least)
 
 
 def noise_of_program(eps: float, reductions: float, value_noise: float) -> float:
@@ -96,24 +97,48 @@ def relative_error(given: complex, wanted: complex) -> float:
     return float(abs(given - wanted) / abs(wanted)) if wanted != 0 else float("inf")
 
 
-def nudged(leaf: Any, rng: np.random.Generator, eps: float) -> Any:
-    """An array whose elements moved up or down by `eps`, relative to their size."""
-    if not is_inexact(leaf):
+def nudged(leaf: Any, rng: np.random.Generator, eps: float | None = None) -> Any:
+    """An array whose elements moved up or down by `eps`, relative to their size; default: by their last place."""
+    if isinstance(leaf, float | complex):
+        leaf = jnp.asarray(leaf)
+    if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf
-    wide = numbers(leaf)
-    return jnp.asarray((wide * (1 + rng.choice([-eps, eps], wide.shape))).astype(leaf.dtype))
+    wide, step = numbers(leaf), epsilon([leaf]) if eps is None else eps
+    with np.errstate(invalid="ignore", over="ignore"):
+        return jnp.asarray((wide * (1 + rng.choice([-step, step], wide.shape))).astype(leaf.dtype))
+
+
+def farthest(centre: Sequence[Any], runs: Iterable[Sequence[Any]]) -> list[np.ndarray]:
+    """How far each element of `centre` is at most from the same element of other runs; NaN says nothing."""
+    middle = [numbers(leaf) for leaf in centre]
+    moved = [np.zeros(leaf.shape) for leaf in middle]
+    for near in runs:
+        with np.errstate(invalid="ignore", over="ignore"):
+            moved = [np.fmax(m, np.abs(numbers(a) - b)) for m, a, b in zip(moved, near, middle, strict=True)]
+    return moved
+
+
+def conditioning(run: Callable[..., Sequence[Any]], inputs: Any, rng: np.random.Generator, draws: int = NUDGES,
+                 nudge: Callable[[Any], Any] | None = None) -> list[np.ndarray]:
+    """How far each element of ``run(inputs)`` moves when all leaves of the inputs move by their last place.
+
+    Args:
+      run: gives arrays.
+      inputs: a pytree.
+      rng: decides which way each element moves.
+      draws: how often they are moved.
+      nudge: moves the inputs; default: each leaf by its own last place.
+    """
+    moved = nudge or (lambda tree: jax.tree.map(lambda leaf: nudged(leaf, rng), tree))
+    return [np.where(np.isfinite(m), m, 0.0)
+            for m in farthest(run(inputs), (run(moved(inputs)) for _draw in range(draws)))]
 
 
 def spread_of(run: Callable[..., Sequence[Any]], inputs: Sequence[Any], eps: Sequence[float],
               rng: np.random.Generator) -> list[np.ndarray]:
-    """How far each element of ``run(*inputs)`` moves when the inputs move by their last place."""
-    centre = [numbers(leaf) for leaf in run(*inputs)]
-    moved = [np.zeros(leaf.shape) for leaf in centre]
-    for _draw in range(NUDGES):
-        near = run(*(nudged(leaf, rng, e) for leaf, e in zip(inputs, eps, strict=True)))
-        with np.errstate(invalid="ignore"):
-            moved = [np.fmax(m, np.abs(numbers(a) - b)) for m, a, b in zip(moved, near, centre, strict=True)]
-    return [np.where(np.isfinite(m), m, 0.0) for m in moved]
+    """How far each element of ``run(*inputs)`` moves when each input moves by its `eps`."""
+    return conditioning(lambda leaves: run(*leaves), inputs, rng,
+                        nudge=lambda leaves: [nudged(leaf, rng, e) for leaf, e in zip(leaves, eps, strict=True)])
 
 
 def pairing(first: Sequence[Any], second: Sequence[Any]) -> tuple[float, float, float]:

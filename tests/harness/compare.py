@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-#: Rounding errors allowed: of the element itself, and of what one last place of every input does to it.
-ROUNDINGS = 8.0
+from funcgrad.crosscheck import compare
+from funcgrad.crosscheck.compare import numbers, rounding, tiny
+
 #: How often the inputs are moved by one unit in the last place to learn the conditioning.
 NUDGES = 4
 
@@ -62,7 +63,7 @@ def _same_leaf(given: np.ndarray, wanted: np.ndarray, where: str, spread: np.nda
     if not jnp.issubdtype(wanted.dtype, jnp.inexact):
         wrong = given != wanted
     else:
-        wrong = ~_close(_wide(given), _wide(wanted), tolerance(wanted, spread, eps, scale), nan)
+        wrong = ~_close(numbers(given), numbers(wanted), tolerance(wanted, spread, eps, scale), nan)
     if np.any(wrong):
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         allowed = tolerance(wanted, spread, eps, scale)
@@ -82,32 +83,15 @@ def tolerance(wanted: np.ndarray, spread: np.ndarray | None, eps: float, scale: 
     """The error allowed in each element."""
     if not jnp.issubdtype(wanted.dtype, jnp.inexact):
         return np.zeros(wanted.shape)
-    info = jnp.finfo(wanted.dtype)
-    size = np.where(np.isfinite(_wide(wanted)), np.abs(_wide(wanted)), 0.0)
-    moved = 0.0 if spread is None else spread
     # XLA flushes subnormal numbers to zero, or not, as it likes: below `tiny` everything is equal.
-    return scale * ROUNDINGS * (max(eps, float(info.eps)) * size + moved + float(info.tiny))
+    return scale * rounding(numbers(wanted), max(eps, float(jnp.finfo(wanted.dtype).eps)), tiny(wanted.dtype),
+                            0.0 if spread is None else spread)
 
 
 def conditioning(run: Callable[..., Sequence[Any]], inputs: Any, rng: np.random.Generator,
                  draws: int = NUDGES) -> list[np.ndarray]:
     """How far each element of ``run(inputs)`` moves when all inexact inputs move by one unit in the last place."""
-    centre = [_wide(_numpy(leaf)) for leaf in run(inputs)]
-    moved = [np.zeros(leaf.shape) for leaf in centre]
-    for _draw in range(draws):
-        near = [_wide(_numpy(leaf)) for leaf in run(jax.tree.map(lambda leaf: _nudged(leaf, rng), inputs))]
-        with np.errstate(invalid="ignore"):
-            moved = [np.fmax(m, np.abs(a - b)) for m, a, b in zip(moved, near, centre, strict=True)]
-    return [np.where(np.isfinite(m), m, 0.0) for m in moved]
-
-
-def _nudged(leaf: Any, rng: np.random.Generator) -> Any:
-    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return leaf
-    values = np.asarray(leaf)
-    signs = rng.choice([-1.0, 1.0], values.shape)
-    wide = _wide(values)
-    return jnp.asarray(wide * (1 + signs * float(jnp.finfo(leaf.dtype).eps)), dtype=leaf.dtype)
+    return compare.conditioning(lambda moved: list(map(_numpy, run(moved))), inputs, rng, draws)
 
 
 def _numpy(leaf: Any) -> np.ndarray:
@@ -115,9 +99,3 @@ def _numpy(leaf: Any) -> np.ndarray:
         leaf = jax.random.key_data(leaf)
     # A Python number stands for the array that JAX would make of it.
     return np.asarray(jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf)
-
-
-def _wide(values: np.ndarray) -> np.ndarray:
-    if not jnp.issubdtype(values.dtype, jnp.inexact):
-        return values
-    return values.astype(np.complex128 if jnp.issubdtype(values.dtype, jnp.complexfloating) else np.float64)

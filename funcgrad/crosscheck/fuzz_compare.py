@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcgrad.crosscheck.compare import farthest, largest, numbers, rounding
 from funcgrad.crosscheck.programs_data import Program
 from funcgrad.vjp import vjp as our_vjp
 
@@ -127,16 +128,10 @@ def _words(error: Exception | None) -> str:
 
 def spread(program: Program, mode: str, centre: Sequence[np.ndarray]) -> list[np.ndarray]:
     """How far JAX's gradient moves when inputs, cotangents and intermediate results move by one ulp."""
-    moved = [np.zeros(leaf.shape) for leaf in centre]
-    for draw in range(NUDGES):
-        rng = np.random.default_rng(draw)
-        near, error = _attempt(functools.partial(gradient, program, jax.vjp, mode, True,
-                                                 functools.partial(wiggled, rng=rng)))
-        if error is not None:
-            continue
-        with np.errstate(invalid="ignore", over="ignore"):
-            moved = [np.fmax(m, np.abs(wide(a) - wide(b))) for m, a, b in zip(moved, near, centre, strict=True)]
-    return [np.where(np.isnan(m), 0.0, m) for m in moved]
+    runs = (_attempt(functools.partial(gradient, program, jax.vjp, mode, True,
+                                       functools.partial(wiggled, rng=np.random.default_rng(draw))))
+            for draw in range(NUDGES))
+    return farthest(centre, (near for near, error in runs if error is None))
 
 
 def cancels(program: Program, mode: str) -> bool:
@@ -148,14 +143,10 @@ def cancels(program: Program, mode: str) -> bool:
     centre = [np.asarray(leaf) for leaf in gradient(program, jax.vjp, mode, oracle=True)]
     mine = [np.asarray(leaf) for leaf in gradient(program, our_vjp, mode, oracle=False)]
     jaxpr = jax.make_jaxpr(run)(*program.args())
-    moved = spread(program, mode, centre)
-    for draw in range(NUDGES):
-        rng = np.random.default_rng(draw)
-        near = rounded_otherwise(jaxpr.jaxpr, jaxpr.consts, program.args(), rng)
-        with np.errstate(invalid="ignore", over="ignore"):
-            moved = [np.fmax(m, np.abs(wide(np.asarray(a)) - wide(b)))
-                     for m, a, b in zip(moved, near, centre, strict=True)]
-    return _differences(program, mine, centre, [np.where(np.isnan(m), 0.0, m) for m in moved]) is None
+    runs = (rounded_otherwise(jaxpr.jaxpr, jaxpr.consts, program.args(), np.random.default_rng(draw))
+            for draw in range(NUDGES))
+    moved = list(map(np.fmax, spread(program, mode, centre), farthest(centre, runs)))
+    return _differences(program, mine, centre, moved) is None
 
 
 def rounded_otherwise(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rng: np.random.Generator) -> list:
@@ -194,11 +185,6 @@ def wiggled(value: Any, rng: np.random.Generator, underflow: bool = False) -> An
     return jax.tree.map(move, value)
 
 
-def wide(leaf: np.ndarray) -> np.ndarray:
-    """As float64 or complex128."""
-    return leaf.astype(np.complex128 if leaf.dtype.kind == "c" else np.float64)
-
-
 def _differences(program: Program, mine: Sequence[np.ndarray], theirs: Sequence[np.ndarray],
                  spreads: Sequence[np.ndarray] | None) -> Difference | None:
     names = [v.name for v in program.function.inputs if v.inexact]
@@ -206,14 +192,13 @@ def _differences(program: Program, mine: Sequence[np.ndarray], theirs: Sequence[
         return Difference("types", "", [f"{a.dtype}{a.shape}" for a in mine], [f"{a.dtype}{a.shape}" for a in theirs])
     eps = _coarsest(program)
     for i, (leaf, other) in enumerate(zip(mine, theirs, strict=True)):
-        given, wanted = wide(leaf), wide(other)
+        given, wanted = numbers(leaf), numbers(other)
         if not given.size:
             continue
         info = jnp.finfo(other.dtype)
         with np.errstate(invalid="ignore", over="ignore"):
-            size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
-            moved = 1e-3 * np.max(size, initial=0) * float(info.eps) if spreads is None else spreads[i]
-            allowed = ROUNDINGS * (max(eps, float(info.eps)) * size + moved + float(info.tiny))
+            moved = 1e-3 * largest(wanted) * float(info.eps) if spreads is None else spreads[i]
+            allowed = rounding(wanted, max(eps, float(info.eps)), float(info.tiny), moved, ROUNDINGS)
             same = (given == wanted) | (np.abs(given - wanted) <= allowed) | (np.isnan(given) & np.isnan(wanted))
             same |= ~np.isfinite(given) & ~np.isfinite(wanted)  # NaN here and infinity there: no number either way
         if not np.all(same):

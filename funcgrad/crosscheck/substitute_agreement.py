@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcgrad.crosscheck.compare import numbers
+
 Array = Any
 
 #: Roundings of each element, relative to itself; and, because sums are rounded relative to their largest terms,
@@ -55,5 +57,5 @@ def _leaf(found: Array, wanted: Array, xp: Any) -> tuple[Array, Array]:
 def widened(values: Array, xp: Any) -> Array:
     """Low precision in a dtype in which differences are exact enough."""
     if xp is np:
-        return np.asarray(values).astype(np.complex128 if np.iscomplexobj(values) else np.float64)
+        return numbers(values)
     return values.astype(jnp.float32) if values.dtype.itemsize < 4 else values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcgrad.crosscheck.check import check
+from funcgrad.crosscheck.compare import ROUNDINGS, conditioning, epsilon, numbers, rounding, tiny
 from funcgrad.crosscheck.report import Row, Verdict
-from funcgrad.crosscheck.substitute_agreement import is_compared, widened
+from funcgrad.crosscheck.substitute_agreement import is_compared
 from funcgrad.crosscheck.substitute_session import SIDE, Side, Suspect
 from funcgrad.transforms import hessian, vjp
 
@@ -22,8 +23,6 @@ Array = Any
 JAX_VJP: Any = jax.vjp
 JAX_HESSIAN: Any = jax.hessian
 
-#: Roundings allowed: of the element, and of what one last place of every input does to it.
-ROUNDINGS = 8.0
 #: How often the inputs are moved by one last place.
 NUDGES = 4
 
@@ -72,12 +71,13 @@ class _Excess:
     @staticmethod
     def of(suspect: Suspect) -> _Excess | None:
         """The worst element, None when rounding explains them all."""
-        spread = conditioning(lambda primals: _derivative(suspect, primals, Side.JAX), suspect)
+        spread = conditioning(lambda primals: _derivative(suspect, primals, Side.JAX), suspect.primals,
+                              np.random.default_rng(0), NUDGES)
         worst: tuple[float, _Excess] | None = None
         paths = _paths(suspect)
         noises = _noise(suspect)
         for path, mine, theirs, moved, noise in zip(paths, suspect.found, suspect.wanted, spread, noises, strict=True):
-            found, wanted = widened(mine, np).ravel(), widened(theirs, np).ravel()
+            found, wanted = numbers(mine).ravel(), numbers(theirs).ravel()
             allowed = _allowed(np.asarray(theirs), moved).ravel() + noise
             with np.errstate(invalid="ignore", over="ignore"):
                 error = np.abs(found - wanted)
@@ -92,9 +92,7 @@ class _Excess:
 
 
 def _allowed(wanted: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    info = jnp.finfo(wanted.dtype)
-    size = np.abs(widened(wanted, np))
-    return ROUNDINGS * (float(info.eps) * np.where(np.isfinite(size), size, 0.0) + moved) + float(info.tiny)
+    return rounding(numbers(wanted), epsilon([wanted]), tiny(wanted.dtype) / ROUNDINGS, moved)
 
 
 def _noise(suspect: Suspect) -> list[float]:
@@ -109,10 +107,10 @@ def _noise(suspect: Suspect) -> list[float]:
     weights = [ct for ct in jax.tree.leaves(suspect.ct) if is_compared(ct)] if suspect.ct is not None else [
         np.ones(np.shape(leaf)) for leaf in out]
     eps = max((float(jnp.finfo(jnp.asarray(leaf).dtype).eps) for leaf in out), default=0.0)
-    size = sum(float(np.sum(np.abs(widened(leaf, np)) * np.abs(widened(ct, np))))
+    size = sum(float(np.sum(np.abs(numbers(leaf)) * np.abs(numbers(ct))))
                for leaf, ct in zip(out, weights, strict=True))
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(suspect.primals) if not _is_key(leaf)]
-    widths = [float(np.max(np.abs(widened(leaf, np)), initial=0.0)) for leaf in leaves if is_compared(leaf)]
+    widths = [float(np.max(np.abs(numbers(leaf)), initial=0.0)) for leaf in leaves if is_compared(leaf)]
     if len(widths) != len(suspect.wanted) or not np.isfinite(size):  # a Hessian has more leaves than the primals
         return [0.0] * len(suspect.wanted)
     return [eps * size / (width or 1.0) for width in widths]
@@ -120,29 +118,6 @@ def _noise(suspect: Suspect) -> list[float]:
 
 def _is_key(leaf: Any) -> bool:
     return bool(jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.extended))
-
-
-def conditioning(derivative: Callable[[Any], Sequence[Array]], suspect: Suspect) -> list[np.ndarray]:
-    """How far each element of the derivative moves when all inputs move by one last place."""
-    rng = np.random.default_rng(0)
-    centre = [widened(leaf, np) for leaf in derivative(suspect.primals)]
-    moved = [np.zeros(leaf.shape) for leaf in centre]
-    for _draw in range(NUDGES):
-        primals = jax.tree.map(lambda leaf: _nudged(leaf, rng), suspect.primals)
-        near = [widened(leaf, np) for leaf in derivative(primals)]
-        with np.errstate(invalid="ignore"):
-            moved = [np.fmax(m, np.abs(a - b)) for m, a, b in zip(moved, near, centre, strict=True)]
-    return [np.where(np.isfinite(m), m, 0.0) for m in moved]
-
-
-def _nudged(leaf: Any, rng: np.random.Generator) -> Any:
-    dtype = getattr(leaf, "dtype", None)
-    if isinstance(leaf, float | complex):
-        leaf = jnp.asarray(leaf)
-    elif dtype is None or not is_compared(leaf):
-        return leaf
-    signs = rng.choice([-1.0, 1.0], np.shape(leaf))
-    return jnp.asarray(widened(leaf, np) * (1 + signs * float(jnp.finfo(leaf.dtype).eps)), dtype=leaf.dtype)
 
 
 def _derivative(suspect: Suspect, primals: Any, side: Side) -> list[Array]:
@@ -218,7 +193,7 @@ def _far_apart(suspect: Suspect, noises: Sequence[float] | None = None) -> _Exce
     """An element in which the two answers agree in less than half of their digits."""
     noises = noises or [0.0] * len(suspect.wanted)
     for path, mine, theirs, noise in zip(_paths(suspect), suspect.found, suspect.wanted, noises, strict=True):
-        found, wanted = widened(mine, np), widened(theirs, np)
+        found, wanted = numbers(mine), numbers(theirs)
         coarse = float(np.sqrt(float(jnp.finfo(theirs.dtype).eps)))
         with np.errstate(invalid="ignore"):
             size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)

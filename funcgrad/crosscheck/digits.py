@@ -73,9 +73,8 @@ class _Line:
         outputs = self.run(values, first)
         for own, wide in zip(self.outputs, outputs, strict=True):
             wanted = wide.astype(np.float64)
-            if not same_value:
-                continue
-            if not np.all(np.isfinite(own)) or largest(own - wanted) > SAME_VALUE * largest(wanted):
+            same = np.all(np.isfinite(own)) and largest(own - wanted) <= SAME_VALUE * largest(wanted)
+            if same_value and not same:
                 return None
         step = (abs(values[self.position][self.index]) or 1) * arithmetic().mpf(10) ** -STEP
         found = []

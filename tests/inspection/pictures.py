@@ -1,5 +1,6 @@
 """The pictures in the documentation, made from runs: `python -m tests.inspection.pictures` writes them anew."""
 
+import random
 import sys
 from pathlib import Path
 
@@ -21,6 +22,21 @@ def twice(a):
     b = a + a
     c = b + b
     return c
+
+
+def random_program(operations: int):
+    """Each result is read by two others, at random among the last twenty: nothing folds."""
+    choose = random.Random(0)
+
+    def program(x, y):
+        values = [x, y]
+        for _ in range(operations // 3):
+            value = values[-1 - choose.randrange(min(len(values), 20))]
+            values.append(choose.choice([jnp.sin, jnp.cos, jnp.tanh])(value))
+            values.append(values[-1] * value)
+        return sum(values)
+
+    return program
 
 
 def product_and_log() -> Drawing:

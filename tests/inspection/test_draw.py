@@ -1,8 +1,6 @@
 """`draw`: what a picture holds, that nothing overlaps, and that large graphs stay small pictures."""
 
-import random
 import re
-import time
 import xml.etree.ElementTree as ElementTree
 
 import jax
@@ -14,7 +12,7 @@ from funcgrad.inspection import draw, explain
 from funcgrad.inspection.placement import place
 from funcgrad.transforms import make_graph
 from reference import flax_models
-from tests.inspection.pictures import f
+from tests.inspection.pictures import f, random_program
 
 
 def labels(drawing) -> list[str]:
@@ -110,28 +108,12 @@ def test_conversions_that_change_nothing_are_left_out_unless_asked_for() -> None
     assert "left out" in few.note and "left out" not in all_of_them.note
 
 
-def random_program(operations: int):
-    choose = random.Random(0)
-
-    def program(x, y):
-        values = [x, y]
-        for _ in range(operations // 3):
-            value = values[-1 - choose.randrange(min(len(values), 20))]
-            values.append(choose.choice([jnp.sin, jnp.cos, jnp.tanh])(value))
-            values.append(values[-1] * value)
-        return sum(values)
-
-    return program
-
-
-def test_five_thousand_operations_take_less_than_five_seconds() -> None:
+def test_five_thousand_operations_give_a_small_picture() -> None:
+    """How long it takes is for `python -m experiments.large_graphs` to say."""
     graph = make_graph(random_program(5000))(1.0, 2.0)
     assert len(graph) > 4900
-    start = time.perf_counter()
     drawing = draw(graph)
-    assert drawing.svg and drawing.html
-    assert time.perf_counter() - start < 5
-    assert len(drawing.svg) < 1_000_000
+    assert drawing.html and len(drawing.svg) < 1_000_000
 
 
 @pytest.mark.slow

@@ -89,6 +89,8 @@ def run(mutant: Mutant) -> Outcome:
     with precision(dtype):
         args = cast(_arguments(mutant), dtype)
         order = 2 if mutant.kind == "second order" else 1
+        if mutant.kind == "under vmap" and not _can_be_mapped(case, args):
+            return Outcome(mutant, "not asked")
         right = _cotangents(case, args, order)
         with mutated(mutant.primitive, mutant.kind, forget=forget_staged) as calls:
             wrong = None if mutant.kind == "under vmap" else _cotangents(case, args, order)
@@ -107,6 +109,21 @@ def run(mutant: Mutant) -> Outcome:
         if not clean and mutant.kind == AT_ZERO:
             return Outcome(mutant, "singular")
         return Outcome(mutant, "caught" if clean else "alarm", ours[0].name)
+
+
+def _can_be_mapped(case: Case, args: Any) -> bool:
+    """Whether JAX has a batching rule for what is mapped over the operands that are differentiated."""
+    def moves(i: int, arg: Any) -> bool:
+        return any(map(is_inexact, jax.tree.leaves(arg))) and (case.argnums is None or i in case.argnums)
+
+    axes = tuple(0 if moves(i, arg) else None for i, arg in enumerate(args))
+    twice = tuple(arg if axis is None else jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), arg)
+                  for arg, axis in zip(args, axes, strict=True))
+    try:
+        jax.eval_shape(jax.vmap(case.fun, axes), *twice)
+    except NotImplementedError:
+        return False
+    return True
 
 
 # What is said without the mutant, by case, arguments and order: asked once for all of a case's mutants.

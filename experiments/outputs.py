@@ -38,11 +38,13 @@ OPTIONAL_FILES = frozenset((PAGE, CHECKPOINTS))
 def results_folder(target: Path) -> Iterator[Path]:
     """A fresh temporary folder that takes the target's name when the block ends well, and vanishes otherwise.
 
-    An earlier run's results are replaced; a folder that holds anything else is left alone.
+    An earlier run's results are replaced; a folder that holds anything else is left alone. A link stays one: what it
+    leads to is replaced.
 
     Raises:
         BadInput: the target cannot be written, or holds files that this program did not write.
     """
+    target = target.resolve() if target.is_symlink() else target
     try:
         _check_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -142,21 +142,15 @@ def sparse_kernels() -> tuple[Any, ...]:
 
 
 # Collectives that `jax.lax.psum`, `all_gather` and `pcast` bind, by the types of mesh axes on both sides.
-pbroadcast_p = _parallel.pbroadcast_p
-psum_invariant_p = _parallel.psum_invariant_p
-unreduced_psum_p = _parallel.unreduced_psum_p
-all_gather_invariant_p = _parallel.all_gather_invariant_p
-all_gather_reduced_p = _parallel.all_gather_reduced_p
-reduce_scatter_p = _parallel.reduce_scatter_p
-unreduced_reduce_scatter_p = _parallel.unreduced_reduce_scatter_p
-pvary_p = _core.pvary_p
-preduced_p = _parallel.preduced_p
+pbroadcast_p, psum_invariant_p, unreduced_psum_p, preduced_p = (
+    _parallel.pbroadcast_p, _parallel.psum_invariant_p, _parallel.unreduced_psum_p, _parallel.preduced_p)
+all_gather_invariant_p, all_gather_reduced_p = _parallel.all_gather_invariant_p, _parallel.all_gather_reduced_p
+reduce_scatter_p, unreduced_reduce_scatter_p = _parallel.reduce_scatter_p, _parallel.unreduced_reduce_scatter_p
+pvary_p, reduced_vary_cast_p = _core.pvary_p, _core.reduced_vary_cast_p
 vary_unreduced_cast_p = _parallel.vary_unreduced_cast_p
-reduced_vary_cast_p = _core.reduced_vary_cast_p
 
 # What `jax.sharding.reshard`, `with_layout_constraint` and `shard_alike` bind.
-reshard_p = _pjit.reshard_p
-layout_constraint_p = _pjit.layout_constraint_p
+reshard_p, layout_constraint_p = _pjit.reshard_p, _pjit.layout_constraint_p
 shard_alike_p = _shard_alike.shard_alike_p
 
 #: Halves of collectives, which have no rules in JAX either.
@@ -171,16 +165,12 @@ COLLECTIVE_HALVES = (
 
 # Programs held by a primitive: `jax.custom_derivatives.linear_call`, `custom_vjp(..., optimize_remat=True)`,
 # `jax.custom_batching.custom_vmap`, `jax.lax.composite`, a jaxpr run as one operation, and `jax.experimental.hijax`.
-linear_call_p = _custom_derivatives.linear_call_p
-remat_opt_p = _custom_derivatives.remat_opt_p
-custom_vmap_p = _custom_batching.custom_vmap_p
-composite_p = _lax.composite_p
-eval_jaxpr_p = _eval_jaxpr.eval_jaxpr_p
-call_hi_primitive_p = _hijax.call_hi_primitive_p
+linear_call_p, remat_opt_p = _custom_derivatives.linear_call_p, _custom_derivatives.remat_opt_p
+custom_vmap_p, composite_p = _custom_batching.custom_vmap_p, _lax.composite_p
+eval_jaxpr_p, call_hi_primitive_p = _eval_jaxpr.eval_jaxpr_p, _hijax.call_hi_primitive_p
 
 #: A program read back by `jax.export`; and what raises an error when it runs.
-call_exported_p = _export.call_exported_p
-unreachable_p = _custom_derivatives.unreachable_p
+call_exported_p, unreachable_p = _export.call_exported_p, _custom_derivatives.unreachable_p
 
 #: The bottom trace, which executes at once. Kernels ask whether values are concrete there.
 eval_trace = _core.eval_trace
@@ -190,6 +180,16 @@ float0 = _dtypes.float0
 
 #: Private in `jax.core`; the class that binds a user's subfunctions as `WrappedFun`s.
 CallPrimitive = _core.CallPrimitive
+
+
+class _Perturbed(_pe.DynamicJaxprTracer):
+    """A tracer of no trace, whose type says that there may be a cotangent."""
+    def __init__(self) -> None:
+        self.aval = _core.ShapedArray((), np.dtype(np.float32))
+
+
+#: `jax.closure_convert` looks into tracers that it does not know: one with this inside counts as differentiated.
+PERTURBED = _Perturbed()
 
 
 def typeof(value: Value) -> Aval:

@@ -43,6 +43,9 @@ class GraphTracer(Tracer):
     def cur_qdd(self) -> Any:
         return self.value.cur_qdd()
 
+    def _contents(self) -> list[tuple[str, Any]]:
+        return [("value", self.value), *([("cotangent", _compat.PERTURBED)] if self.is_active() else [])]
+
     def __str__(self) -> str:
         concrete = self.to_concrete_value()
         return repr(self) if concrete is None else str(concrete)

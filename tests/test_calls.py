@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.custom_derivatives import SymbolicZero, linear_call
 from jax.experimental.hijax import VJPHiPrimitive
+from jax.experimental.ode import odeint
 
 import funcgrad
 
@@ -431,6 +432,23 @@ def test_a_cotangent_of_another_precision_is_converted() -> None:
     gradient = funcgrad.grad(lambda x: jnp.sum(twice(x)))(jnp.ones(2, jnp.bfloat16))
     assert gradient.dtype == jnp.bfloat16
     np.testing.assert_array_equal(gradient.astype(jnp.float32), 3.0)
+
+
+@pytest.mark.parametrize("transform", [lambda fun: fun, jax.jit], ids=["eager", "jit"])
+def test_a_closure_over_a_traced_value_is_converted(transform: Callable[..., Any]) -> None:
+    """`jax.closure_convert` hoists what may be differentiated; solvers with a custom_vjp (`odeint`) stand on it."""
+
+    def solved(rate: Any) -> Any:
+        return jnp.sum(odeint(lambda y, _t: -rate[0] * y, jnp.ones(2), jnp.array([0.0, 1.0])))
+
+    rate = jnp.array([1.1, 0.4])
+    np.testing.assert_allclose(transform(funcgrad.grad(solved))(rate), jax.grad(solved)(rate), rtol=1e-5)
+
+    def hoisted(factor: Any) -> Any:
+        converted, constants = jax.closure_convert(lambda y: y * factor, 1.0)
+        return converted(1.0, *constants) * len(constants)
+
+    assert transform(funcgrad.grad(hoisted))(2.0) == 1
 
 
 def test_a_custom_backward_that_gives_integers_is_refused() -> None:

@@ -157,6 +157,16 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_link_stays_one_and_leaves_nothing_beside_it(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with outputs.results_folder(tmp_path / "link") as folder:
+        outputs.write_metrics(folder, [{"loss": 1.0}])
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / outputs.METRICS).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_a_failure_while_writing_keeps_the_earlier_results(tmp_path):
     target = tmp_path / "results"
     with outputs.results_folder(target) as folder:

@@ -19,6 +19,7 @@ from funcgrad.crosscheck.digits import Lost, exact_slope, lost_digits
 from funcgrad.crosscheck.evidence import Evidence, Index, Settled, between
 from funcgrad.crosscheck.oracles import (
     Answer,
+    FiniteDifferences,
     Float64Truth,
     JaxReverse,
     ManyDigits,
@@ -53,6 +54,8 @@ AGREED = (Verdict.MATCH, Verdict.CONVENTION)
 COARSE = 1e-2
 #: The conditioning excuses no answer that is off by this much where the same program's values have no kink.
 GROSS = 0.1
+#: Directions in which the slopes of a doubted element are added up.
+TRIES = 6
 #: Why such an answer is doubted.
 ALONE = "finite differences in float64, at a single point"
 
@@ -234,6 +237,28 @@ def _unknown(ours: np.ndarray) -> Verdict:
     return Verdict.UNSUPPORTED if np.all(np.isfinite(ours)) else Verdict.NONFINITE
 
 
+def _slopes_add_up(evidence: Evidence, position: int, index: Index) -> bool:
+    """Whether the slope along a direction is that without one element and that of the element together.
+
+    At a tie of many elements each may move alone without a change (a median) and without a kink that differences see.
+    """
+    differences = FiniteDifferences()
+    rng = np.random.default_rng(0)
+    for _draw in range(TRIES):
+        whole = [leaf * rng.choice([-1.0, 1.0], leaf.shape)
+                 for leaf in tangents(evidence.problem.values, rng, scaled=True)]
+        rest, alone = list(map(np.array, whole)), [np.zeros(leaf.shape, leaf.dtype) for leaf in whole]
+        alone[position][index], rest[position][index] = whole[position][index], 0
+        found = [differences.pairing(evidence.problem, direction) for direction in (whole, rest, alone)]
+        if None in found:
+            continue
+        slopes = [(each.low + each.high) / 2 for each in found if each is not None]
+        doubted = evidence.ours[position][index] * whole[position][index]
+        if abs(slopes[0] - slopes[1] - slopes[2]) > COARSE * (sum(map(abs, slopes)) + abs(doubted)):
+            return False
+    return True
+
+
 def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Judgement:
     """The verdict on an element that an oracle doubts."""
     ours = evidence.ours[position]
@@ -269,6 +294,9 @@ def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Ju
     exact = exact_slope(evidence, position, index) if program else None
     if exact is not None and all(abs(answer - exact) <= allowed + 1e-3 * abs(exact) for answer in (mine, bad)):
         return Judgement(Verdict.MATCH, oracle=ManyDigits().name, truth=exact, **common)
+    if subject == "both" and not apart and not _slopes_add_up(evidence, position, index):
+        return Judgement(Verdict.CONVENTION, oracle=settled.known_by, **common,
+                         reason="at a tie: slopes in different directions do not add up, so there is no derivative")
     verdict = Verdict.WRONG if np.isfinite(bad) else Verdict.NONFINITE
     return Judgement(verdict, subject=subject, oracle=settled.known_by, truth=settled.value,
                      reason=_why(evidence, settled, verdict, suspect), **common)

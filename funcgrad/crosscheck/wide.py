@@ -73,7 +73,10 @@ def run_wide(primitive: Primitive, params: dict[str, Any], args: Sequence[Array]
     """
     name = primitive.name
     if name in _HELD:
-        return evaluate_wide(_closed(params[_HELD[name]]), args)
+        held = _closed(params[_HELD[name]])
+        if name == "custom_vjp_call" and set(held.jaxpr.outvars) <= set(held.jaxpr.invars):
+            raise NotWide("the identity has a custom rule only to change the gradient on purpose")
+        return evaluate_wide(held, args)
     if name == "custom_linear_solve":
         return _solve(args, **params)
     if name == "reduce_precision":

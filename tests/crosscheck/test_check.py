@@ -151,6 +151,14 @@ def test_a_primitive_of_jax_that_is_wrong_is_jaxs_fault() -> None:
     assert row.truth == pytest.approx(row.ours, abs=1e-5)
 
 
+@jax.custom_vjp
+def reversed_gradient(x: Any) -> Any:
+    return x
+
+
+reversed_gradient.defvjp(lambda x: (x, None), lambda _residual, ct: (-ct,))
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], Any]] = {
     "relu at 0": (lambda x: jnp.sum(jax.nn.relu(x)), np.array([0.0, 1.0, -1.0])),
     "maximum at a tie": (lambda x: jnp.sum(jnp.maximum(x, x[::-1])), np.array([1.0, 2.0, 1.0])),
@@ -160,6 +168,8 @@ RIGHT: dict[str, tuple[Callable[..., Any], Any]] = {
     "clip at its ends": (lambda x: jnp.sum(jnp.clip(x, -1, 1)), np.array([-1.0, 1.0, 0.5])),
     "top_k of ties": (lambda x: lax.top_k(x, 2)[0].sum(), np.array([1.0, 1.0, 1.0])),
     "median of ties": (jnp.median, np.array([0.0, 1.0, 1.0, 2.0])),
+    "median of equals": (jnp.median, np.zeros(8)),  # each may move alone, and nothing changes
+    "a gradient reversed on purpose": (lambda x: jnp.sum(reversed_gradient(x) ** 2), np.array([1.0, 2.0])),
     "norm": (jnp.linalg.norm, np.array([3.0, 4.0])),
     "softmax": (lambda x: jax.nn.log_softmax(x)[1], np.array([1.0, 2.0, 30.0])),
     "layer norm": (lambda x: jnp.sum(((x - x.mean()) / jnp.sqrt(x.var() + 1e-5))[0]), np.array([1.0, 2.0, 4.0])),
@@ -171,7 +181,8 @@ RIGHT: dict[str, tuple[Callable[..., Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", some(RIGHT, "relu at 0", "sort of ties", "softmax"))
+@pytest.mark.parametrize("what", some(RIGHT, "relu at 0", "sort of ties", "softmax", "median of equals",
+                                      "a gradient reversed on purpose"))
 def test_right_programs_give_no_alarm(what: str) -> None:
     fun, arg = RIGHT[what]
     report = funcgrad.check(fun, jnp.asarray(arg, "float32"))

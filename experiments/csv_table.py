@@ -90,6 +90,7 @@ def _label_position(path: Path, names: list[str], label_column: str | None) -> i
     if label_column is None:
         return len(names) - 1
     require(label_column in names, f"{path}: no column {label_column!r}; there are {', '.join(names)}.")
+    require(names.count(label_column) == 1, f"{path}: several columns are called {label_column!r}; rename all but one.")
     return names.index(label_column)
 
 
@@ -110,4 +111,6 @@ def _number(path: Path, line: int, names: list[str], fields: list[str], column: 
 
 def _label_order(text: str) -> tuple[int, float, str]:
     # Numbers in numeric order (2 before 10), then text alphabetically.
-    return (0, float(text), text) if _is_number(text) else (1, 0.0, text)
+    # NaN has no place among numbers: with it the order would hang on that of a set.
+    is_ordered = _is_number(text) and not math.isnan(float(text))
+    return (0, float(text), text) if is_ordered else (1, 0.0, text)

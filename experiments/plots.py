@@ -296,7 +296,8 @@ def _unit_legend(scene: Scene) -> str:
     some = f"the units that weigh most, of {total}; " if shown < total else ""
     if scene.data.train_features.shape[1] == 2:
         return f"{some}green: above 0, white: 0, purple: below 0"
-    return f"{some}how often each class (by colour) has a value; line: 0"
+    # Two lines where one would be wider than its place in the picture of the stages.
+    return some.replace("; ", "\n") + "how often each class (by colour) has a value; line: 0"
 
 
 def training_figure(data: Dataset, curves: Curves) -> Figure:

@@ -32,6 +32,7 @@ from experiments.runner import Check, Plan, Trained
 
 CHECKS_PER_RUN = 20
 MAX_HIDDEN = 10_000
+MAX_POINTS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +78,18 @@ def make_plan(settings: Settings) -> Plan:
     names = ", ".join(training.OPTIMISERS)
     require(settings.optimiser in training.OPTIMISERS, f"--optimiser {settings.optimiser}: unknown. Known: {names}.")
     require(math.isfinite(rate) and rate > 0, f"--rate {rate:g}: must be a positive number.")
+    single = np.finfo(np.float32)
+    fits = float(single.tiny) <= rate <= float(single.max)
+    require(fits, f"--rate {rate:g}: must be between {single.tiny:.2g} and {single.max:.2g} (single precision).")
     require(1 <= hidden <= MAX_HIDDEN, f"--hidden {hidden}: must be between 1 and {MAX_HIDDEN}.")
     require(steps >= 1, f"--steps {steps}: must be at least 1.")
     require(check_every >= 1, f"--check-every {check_every}: must be at least 1.")
     require(0 <= settings.seed < 2**32, f"--seed {settings.seed}: must be between 0 and {2**32 - 1}.")
     if settings.points is not None:
         require(settings.points >= 1, f"--points {settings.points}: there must be points to train on.")
+        require(settings.points <= MAX_POINTS, f"--points {settings.points}: must be at most {MAX_POINTS}.")
+    has_columns = settings.data not in datasets.NAMES
+    require(settings.label is None or has_columns, f"--label {settings.label}: is for CSV files, not {settings.data}.")
     return Plan(hidden, settings.optimiser, rate, steps, check_every, settings.seed)
 
 

@@ -8,7 +8,8 @@ Examples:
     python -m funcgrad seeds                                gradients that are known to be wrong
     python -m funcgrad fuzz --examples 2000 --seed 7 --out runs/fuzz
 
-Exit codes: 0 all is well, 1 wrong gradients were found, 2 the command was not understood.
+Exit codes: 0 all is well, 1 wrong gradients were found, 2 the command could not be carried out;
+`run` hands on the script's own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import ast
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import io
 import json
+import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,7 @@ from funcgrad.crosscheck.rule_battery import check_rule
 from funcgrad.crosscheck.substitute import Record, substitute
 
 GOOD, WRONG, USAGE = 0, 1, 2
+LOG_WIDTH = 160
 COMMANDS = ("run", "check", "seeds", "fuzz")
 
 
@@ -132,24 +137,50 @@ def run(options: Run, rest: Sequence[str]) -> int:
     """Run a script or a module as if Python had been called with it."""
     if options.check and options.swap:
         raise UsageError("--check and --swap exclude each other")
-    with substitute("swap" if options.swap else "check", options.trusted) as record:
-        code = _run_script(list(rest))
-        record.settle()
-    _tell(record)
+    _require_runnable(list(rest))
     if options.report is not None:
-        found = {"figures": dataclasses.asdict(record.figures), "report": record.report.to_dict()}
-        options.report.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        _write_report(options.report, "")  # a long run should not end with a file that cannot be written
+    with substitute("swap" if options.swap else "check", options.trusted) as record:
+        try:
+            code = _run_script(list(rest))
+        finally:
+            # Also when the script raises: what was found until then may be why.
+            record.settle()
+            _tell(record)
+            if options.report is not None:
+                found = {"figures": dataclasses.asdict(record.figures), "report": record.report.to_dict()}
+                _write_report(options.report, json.dumps(found, indent=1))
     return code or (WRONG if record.figures.wrong else GOOD)
 
 
-def _run_script(rest: list[str]) -> int:
-    """The script's own exit code."""
+def _require_runnable(rest: list[str]) -> None:
+    """Raise UsageError unless there is such a script or module."""
     as_module = rest[:1] == ["-m"]
     rest = rest[as_module:]
     if not rest:
         raise UsageError("no script is given: python -m funcgrad run --check SCRIPT.py ARGS...")
     if not as_module and not Path(rest[0]).is_file():
         raise UsageError(f"there is no script {rest[0]!r}")
+    if as_module:
+        try:
+            found = importlib.util.find_spec(rest[0])
+        except ModuleNotFoundError:  # a package on the way to it
+            found = None
+        if found is None:
+            raise UsageError(f"there is no module {rest[0]!r}")
+
+
+def _write_report(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--report {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _run_script(rest: list[str]) -> int:
+    """The script's own exit code."""
+    as_module = rest[:1] == ["-m"]
+    rest = rest[as_module:]
     before = sys.argv, list(sys.path)
     sys.argv = rest
     try:
@@ -188,6 +219,8 @@ def check(options: Check) -> int:
     function = imported(options.function)
     if not options.arg:
         raise UsageError("no arguments are given: --arg 'float32[3,4]', once for each argument")
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: must be at least 0")
     wide = any(re.match(r"\w*(64|128)\[", text) for text in options.arg)
     rng = np.random.default_rng(options.seed)
     with jax.enable_x64(wide or jax.dtypes.canonicalize_dtype(np.float64).itemsize == 8):
@@ -197,12 +230,17 @@ def check(options: Check) -> int:
         except (TypeError, ValueError) as error:
             text = " ".join(str(error).split("\nTo fix")[0].split())
             raise UsageError(f"{options.function} cannot be called with these arguments: {text[:300]}") from error
+        except Exception as error:
+            # Exit code 1 says that a gradient is wrong; nobody knows that here.
+            traceback.print_exc()
+            raise UsageError(f"{options.function} cannot be checked: {type(error).__name__} (above)") from error
     if options.as_json:
         print(report.to_json())
     else:
         from rich.console import Console
 
-        Console().print(report)
+        # A log has no width of its own; 80 columns would cut the table's words.
+        Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else LOG_WIDTH).print(report)
     return GOOD if report.ok else WRONG
 
 
@@ -215,6 +253,9 @@ def imported(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
     except ImportError as error:
         raise UsageError(f"cannot import {module!r}: {error}") from error
+    except Exception as error:
+        traceback.print_exc()
+        raise UsageError(f"cannot import {module!r}: {type(error).__name__} (above)") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UsageError(f"there is no {attribute!r} in {module!r}")

@@ -338,3 +338,15 @@ def test_missing_rule_in_the_body_names_the_users_line() -> None:
 
     with pytest.raises(NotImplementedError, match=r"(?s)pure_callback.*test_while.py:\d+ in `.*body`"):
         funcgrad.grad(loop)(1.0)
+
+
+def test_a_weak_carry_stays_weak():
+    """What the loop gives promotes with other arrays as without a gradient."""
+    def power(x):
+        return lax.while_loop(lambda carry: carry < 10.0, lambda carry: carry * x, x)
+
+    for value in (funcgrad.value_and_grad(power)(2.0)[0], funcgrad.jvp(power, (2.0,), (1.0,))[0],
+                  jax.jit(funcgrad.value_and_grad(power))(2.0)[0]):
+        assert value.weak_type == power(2.0).weak_type
+    half = jnp.ones(2, jnp.bfloat16)
+    assert funcgrad.vjp(lambda x: power(x) * half, 2.0)[0].dtype == (power(2.0) * half).dtype

@@ -28,6 +28,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
+from funcgrad.pullback import materialize
 from funcgrad.rule import higher_order
 from funcgrad.rules.call import nothing_saveable
 from funcgrad.rules.staging import BodyKind, fixed_point, stage_backward, stage_forward
@@ -101,7 +102,9 @@ def while_forward(active: tuple[bool, ...], *operands: Array, cond_nconsts: int,
     results = evaluate(program.jaxpr, operands)
     count, stride, marks, *buffers = results[width:]
     consts = {i: operands[loop.consts[i]] for i in spec.read_consts}
-    return results[:width], WhilePullback(spec, consts, tuple(staged.constants), count, stride, marks, tuple(buffers))
+    # inside, the carry is strong; outside it promotes as the loop's own does
+    outputs = [materialize(value, aval) for value, aval in zip(results, body_jaxpr.out_avals, strict=False)]
+    return outputs, WhilePullback(spec, consts, tuple(staged.constants), count, stride, marks, tuple(buffers))
 
 
 @jax.tree_util.register_dataclass

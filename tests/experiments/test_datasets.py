@@ -126,6 +126,19 @@ def test_csv_that_is_no_text_and_a_folder(tmp_path):
         read_csv(folder)
 
 
+def test_two_label_columns_of_one_name(tmp_path):
+    path = tmp_path / "plants.csv"
+    path.write_text("a,kind,kind\n1,2,x\n3,4,y\n")
+    with pytest.raises(BadInput, match="several columns are called 'kind'"):
+        read_csv(path, "kind")
+
+
+def test_classes_called_nan_are_in_one_order(tmp_path):
+    path = tmp_path / "plants.csv"
+    path.write_text("a,kind\n" + "".join(f"{n},{kind}\n" for n, kind in enumerate(("nan", "10", "NaN", "2", "x"))))
+    assert read_csv(path)[3] == ("2", "10", "NaN", "nan", "x")
+
+
 def test_unknown_label_column_is_named(tmp_path):
     path = tmp_path / "plants.csv"
     path.write_text(GOOD)

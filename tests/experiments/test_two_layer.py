@@ -128,6 +128,10 @@ def test_a_disagreement_is_exit_code_1_with_its_leaf(tmp_path, monkeypatch, caps
         (["--check-every", "0"], ["--check-every 0"]),
         (["--seed", "-1"], ["--seed -1"]),
         (["--optimiser", "lion"], ["lion", "adamw"]),
+        (["--optimiser", "sgd", "--rate", "1e300"], ["--rate 1e+300", "single precision"]),
+        (["--rate", "1e-300"], ["--rate 1e-300", "single precision"]),
+        (["--points", "1000000000000"], ["--points 1000000000000", "at most"]),
+        (["--label", "kind"], ["--label kind", "CSV"]),
         (["--optimiser", "sgd", "--rate", "1e30"], ["loss became", "--rate"]),
     ],
 )

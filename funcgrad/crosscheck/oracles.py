@@ -19,7 +19,6 @@ from funcgrad.crosscheck.frozen import CUT, frozen
 from funcgrad.crosscheck.gamma import gamma_derivative
 from funcgrad.crosscheck.problem import Problem
 from funcgrad.crosscheck.wide import REJECTION_SAMPLERS, double, wide_dtype, widen
-from funcgrad.rule import MapClass, rules
 
 Array = Any
 Answer = list[np.ndarray]
@@ -141,12 +140,7 @@ class UnderVmap(Oracle):
                            for leaves in (problem.values, problem.cts))
             return [numbers(leaf)[1] for leaf in jax.vmap(problem.pulled)(values, cts)]
 
-        return None if problem.composite and not _has_first_order_rule(problem.name) else attempt(mapped)
-
-
-def _has_first_order_rule(name: str) -> bool:
-    """Whether it is one operation all the same: the program in a scatter's params only says how to combine."""
-    return any(primitive.name == name and rule.kind is not MapClass.HIGHER_ORDER for primitive, rule in rules().items())
+        return None if problem.composite and not problem.one_rule else attempt(mapped)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from funcgrad.crosscheck.recording import record
 from funcgrad.crosscheck.wide import run_wide, wide_graph, wide_operand, widen
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.pullback import sweep, zeros_like_aval
+from funcgrad.rule import MapClass, lookup
 from funcgrad.vjp import Recording
 
 Array = Any
@@ -39,6 +40,7 @@ class Problem:
       scale: what one unit of relative error of the output is worth in a cotangent; 0: to be seen from the values.
       least: the machine epsilon of the least precise array inside.
       pull: ``pull(values, cts) -> cotangents``, funcgrad's; None: `our_vjp` of `fun`.
+      one_rule: whether it is one operation with a rule of first order, whatever small program its params hold.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Problem:
     scale: float = 0.0
     least: float = 0.0
     pull: Callable[[Sequence[Array], Sequence[Array]], list[Array]] | None = None
+    one_rule: bool = False
 
     def pulled(self, values: Sequence[Array], cts: Sequence[Array]) -> list[Array]:
         """funcgrad's cotangents at other values."""
@@ -102,12 +105,13 @@ def node_problem(node: Node, recording: Recording, cts: Sequence[Array | None],
             results = run_wide(node.primitive, dict(node.params), given, avals)
         return [results[i] for i in live]
 
-    inner = primitives_in(node)
+    inner, rule = primitives_in(node), lookup(node.primitive)
     return Problem(
         node_name(node), fun, wide, tuple(operands[i] for i in moving), tuple(cts[i] for i in live),
         tuple(_full(ours[i], avals[i]) for i in moving), tuple(recording.read(node.outputs[i]) for i in live),
         len(inner) > 1, reduction_length(node, recording.graph), inner, node.params,
-        least=least_precision(node, recording.graph))
+        least=least_precision(node, recording.graph),
+        one_rule=rule is not None and rule.kind is not MapClass.HIGHER_ORDER)
 
 
 def whole_problem(recording: Recording, fun: Callable[..., Sequence[Array]], cts: Sequence[Array | None],

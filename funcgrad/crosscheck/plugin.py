@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,17 @@ class Findings:
 
 
 def start(config: pytest.Config, mode: Mode) -> None:
-    """Substitute from now on; with xdist in the workers, whose findings the controlling process gathers."""
+    """Substitute from now on; with xdist in the workers, whose findings the controlling process gathers.
+
+    Raises:
+      pytest.UsageError: when the report could not be written where it is wanted.
+    """
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker:
+        check_target(config.getoption("--funcgrad-report"))
     summary = Summary(config, mode)
     config.pluginmanager.register(summary, "funcgrad summary")
-    controls_others = not hasattr(config, "workerinput") and getattr(config.option, "dist", "no") != "no"
+    controls_others = not is_worker and getattr(config.option, "dist", "no") != "no"
     if not controls_others:
         tests = Tests(config, mode, summary)
         config.pluginmanager.register(tests, "funcgrad tests")
@@ -73,17 +81,20 @@ class Tests:
         self.block.close()
 
     @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """What was wrong while modules were imported is no test's fault; an exemption needs a reason."""
+    def pytest_collection_modifyitems(self) -> None:
+        """What was wrong while modules were imported is no test's fault."""
         self.record.turn_page()
-        for item in items:
-            marker = item.get_closest_marker(MARKER)
-            if marker is not None:
-                self.exempt.append(f"{item.nodeid}: {_reason(item, marker)}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
-        """The gradients of fixtures."""
+        """The gradients of fixtures; an exemption needs a reason.
+
+        It is asked for here and not where tests are collected: each worker of xdist collects all of them, and an error
+        there is an internal one.
+        """
+        marker = item.get_closest_marker(MARKER)
+        if marker is not None:
+            self.exempt.append(f"{item.nodeid}: {_reason(marker)}")
         return (yield from self._watched(item, "setup"))
 
     @pytest.hookimpl(wrapper=True)
@@ -120,11 +131,12 @@ class Tests:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _reason(item: pytest.Item, marker: pytest.Mark) -> str:
+def _reason(marker: pytest.Mark) -> str:
     reason = marker.kwargs.get("reason", marker.args[0] if marker.args else "")
-    if not reason or not isinstance(reason, str):
-        raise pytest.UsageError(f"{item.nodeid}: the marker {MARKER} needs a reason.\n"
-                                f"To fix: @pytest.mark.{MARKER}(\"why its gradients cannot be compared\")")
+    if not isinstance(reason, str) or not reason.strip():
+        given = ", ".join([*map(repr, marker.args), *(f"{key}={value!r}" for key, value in marker.kwargs.items())])
+        pytest.fail(f"the marker {MARKER} needs a reason in words, got {MARKER}({given}).\n"
+                    f"To fix: @pytest.mark.{MARKER}(\"why its gradients cannot be compared\")", pytrace=False)
     return reason
 
 
@@ -162,7 +174,14 @@ class Summary:
             terminalreporter.write_line(f"  exempt: {line}")
         target = self.config.getoption("--funcgrad-report")
         if target is not None:
-            Path(target).write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+            try:
+                write_whole(Path(target), json.dumps(found.to_dict(), indent=1))
+            except OSError as error:  # it could be written when the session began
+                terminalreporter.write_line(f"ERROR: --funcgrad-report={target} could not be written: {error}",
+                                            red=True)
+                session = self.config.pluginmanager.getplugin("session")
+                if session is not None and session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _why(rows: tuple[Row, ...]) -> list[str]:
@@ -175,3 +194,52 @@ def _why(rows: tuple[Row, ...]) -> list[str]:
     lines = [f"{reason} ({places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''})"
              for reason, places in ordered[:REASONS_SHOWN]]
     return lines + ([f"{len(ordered) - REASONS_SHOWN} more reasons"] if len(ordered) > REASONS_SHOWN else [])
+
+
+# ---- the file ----
+
+
+def check_target(target: str | None) -> None:
+    """Whether a report can be written there, asked before the work and not after it.
+
+    Raises:
+      pytest.UsageError: when it cannot.
+    """
+    if target is None:
+        return
+    path = Path(target)
+    try:
+        if not target or path.is_dir():
+            raise IsADirectoryError("this is a folder")
+        if not path.parent.is_dir():
+            raise NotADirectoryError(f"there is no folder {path.parent}")
+        if not _is_special(path):  # whether a file may be made is known only by making it
+            temporary = _beside(path)
+            temporary.touch()
+            temporary.unlink()
+    except OSError as error:
+        raise pytest.UsageError(f"--funcgrad-report={target}: the report cannot be written there: {error}\n"
+                                "To fix: name a file in a folder that exists and can be written.") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that nobody ever sees half of it: under another name first."""
+    if _is_special(path):
+        path.write_text(text, encoding="utf-8")
+        return
+    temporary = _beside(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(os.path.realpath(path))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name for the time being, in the folder where the file is; a link stays a link."""
+    return Path(os.path.realpath(path)).with_name(f".{path.name}.{os.getpid()}")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is there and neither a file nor a folder: /dev/stdout, a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()

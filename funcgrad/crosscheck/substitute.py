@@ -17,9 +17,9 @@ from typing import Any
 import jax
 
 from funcgrad import transforms
-from funcgrad.crosscheck.substitute_calls import checked_hessian, checked_vjp
+from funcgrad.crosscheck.substitute_calls import checked_hessian, checked_vjp, without_aux
 from funcgrad.crosscheck.substitute_judge import judge
-from funcgrad.crosscheck.substitute_rules import listening
+from funcgrad.crosscheck.substitute_rules import listening, note_inner, rules_called
 from funcgrad.crosscheck.substitute_session import (
     MODES,
     SIDE,
@@ -98,6 +98,14 @@ def _takes_over() -> bool:
     return SIDE.value is Side.FUNCGRAD
 
 
+@contextlib.contextmanager
+def _ours(fun: Callable[..., Any], args: tuple[Any, ...]) -> Iterator[None]:
+    """funcgrad computes the gradient of `fun`; which custom rules are in it is noted apart from the outer one's."""
+    with SIDE(Side.FUNCGRAD), rules_called() as heard:
+        yield
+    note_inner(fun, args, heard)
+
+
 def _stand_in(name: str) -> Callable[..., Any]:
     """What stands in a block where JAX's `grad`, `value_and_grad`, `jacrev` or `jacobian` stood."""
     original, ours = ORIGINALS[name], getattr(transforms, "jacrev" if name == "jacobian" else name)
@@ -110,9 +118,10 @@ def _stand_in(name: str) -> Callable[..., Any]:
         def derivative(*args: Any, **kwargs: Any) -> Any:
             if not _takes_over():
                 return theirs(*args, **kwargs)
-            with SIDE(Side.FUNCGRAD):
+            with _ours(functools.partial(without_aux(fun) if has_aux else fun, **kwargs), args):
                 return ours(fun, *options, **named)(*args, **kwargs)
 
+        has_aux = inspect.signature(original).bind(fun, *options, **named).arguments.get("has_aux", False)
         return derivative
 
     return transform
@@ -126,7 +135,7 @@ def _hessian(fun: Callable[..., Any], argnums: Any = 0, has_aux: bool = False,
     @functools.wraps(theirs)
     def derivative(*args: Any, **kwargs: Any) -> Any:
         if _takes_over():
-            with SIDE(Side.FUNCGRAD):
+            with _ours(functools.partial(without_aux(fun) if has_aux else fun, **kwargs), args):
                 return transforms.hessian(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
         record = session()
         if record is None or SIDE.value is not None:
@@ -145,7 +154,7 @@ def _vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_a
     if record is None or machinery or reduce_axes:
         return ORIGINALS["vjp"](fun, *primals, has_aux=has_aux, reduce_axes=reduce_axes)
     if _takes_over():
-        with SIDE(Side.FUNCGRAD):
+        with _ours(without_aux(fun) if has_aux else fun, primals):
             return transforms.vjp(fun, *primals, has_aux=has_aux)
     if SIDE.value is not None:
         return ORIGINALS["vjp"](fun, *primals, has_aux=has_aux)

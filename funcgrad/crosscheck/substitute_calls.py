@@ -24,7 +24,7 @@ from funcgrad import _compat
 from funcgrad.crosscheck.report import Verdict
 from funcgrad.crosscheck.substitute_agreement import first_sight, is_compared
 from funcgrad.crosscheck.substitute_rewind import Rewound
-from funcgrad.crosscheck.substitute_rules import Rule, rules_called, rules_in
+from funcgrad.crosscheck.substitute_rules import Inner, Rule, gradients_inside, rules_called, rules_in
 from funcgrad.crosscheck.substitute_session import SIDE, Call, Record, Side, Suspect
 from funcgrad.eager import backward
 from funcgrad.errors import MissingRuleError
@@ -178,18 +178,25 @@ class _About:
     record: Record = dataclasses.field(repr=False)
     call: Call
     rules: tuple[Rule, ...] = ()
+    inner: tuple[Inner, ...] = ()
+
+    def after_run(self, rules: Sequence[Rule], inside: Sequence[Inner]) -> _About:
+        """The same, of a function in whose run these custom rules and inner gradients were met."""
+        inner = tuple(each for each in inside if self.record.unjudged(each.rules))
+        met = [*rules, *(rule for each in inner for rule in each.rules)]
+        return dataclasses.replace(self, rules=self.record.unjudged(met), inner=inner)
 
 
 def checked_vjp(record: Record, fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> Any:
     """What ``jax.vjp`` gives, its pullback compared with funcgrad's whenever it is called."""
     about = _About(record, call_of(fun))
     failure, ours = None, None
-    with record.timed(), SIDE(Side.FUNCGRAD), rules_called() as heard:
+    with record.timed(), SIDE(Side.FUNCGRAD), rules_called() as heard, gradients_inside() as inside:
         try:  # first, so that what the function leaves behind in Python's world is of JAX's run
-            alone = Rewound.of(_without_aux(fun) if has_aux else fun)
+            alone = Rewound.of(without_aux(fun) if has_aux else fun)
             program = program_of(alone, primals)
             recording, in_tree = record_call(program.closed() or alone, primals)
-            about = dataclasses.replace(about, rules=record.unjudged([*heard, *rules_in(recording.graph)]))
+            about = about.after_run([*heard, *rules_in(recording.graph)], inside)
             ours = _Live(recording, in_tree, fun)
         except Exception as error:  # the user's own errors come again from JAX
             failure = error
@@ -206,13 +213,14 @@ def checked_hessian(record: Record, fun: Callable[..., Any], argnums: Any, has_a
     """What ``jax.hessian(fun)`` gives, compared with funcgrad's."""
     about = _About(record, call_of(fun, "hessian"))
     failure, found = None, None
-    with record.timed(), SIDE(Side.FUNCGRAD):
+    with record.timed(), SIDE(Side.FUNCGRAD), rules_called() as heard:
         try:
             partial, chosen = split_arguments(fun, argnums, args, kwargs)
-            alone = Rewound.of(_without_aux(partial) if has_aux else partial)
+            alone = Rewound.of(without_aux(partial) if has_aux else partial)
             program = program_of(alone, chosen)
             numbers = 0 if isinstance(argnums, int) else tuple(range(len(chosen)))
             found = ours(program.closed() or alone, numbers, **options)(*chosen)
+            about = about.after_run(heard, ())
         except Exception as error:
             failure = error
     with SIDE(Side.JAX):
@@ -225,7 +233,8 @@ def checked_hessian(record: Record, fun: Callable[..., Any], argnums: Any, has_a
     return wanted
 
 
-def _without_aux(fun: Callable[..., Any]) -> Callable[..., Any]:
+def without_aux(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """`fun` without the second part of its output."""
     @functools.wraps(fun)
     def value(*args: Any) -> Any:
         return fun(*args)[0]
@@ -274,7 +283,9 @@ def unsupported(about: _About, error: Exception | None) -> None:
 def compare(about: _About, program: Program, ct: Any, found: Any, wanted: Any) -> None:
     """Note how two answers compare: at once, or as a part of the program that is being compiled."""
     record, call = about.record, about.call
-    ct = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), ct)
+    # JAX hands on a bare number of Python's when a user's rule gives one
+    ct, found, wanted = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf),
+                                     (ct, found, wanted))
     mine, theirs = jax.tree.leaves(found), jax.tree.leaves(wanted)
     unlike = _unlike(found, wanted)
     if unlike:
@@ -286,7 +297,8 @@ def compare(about: _About, program: Program, ct: Any, found: Any, wanted: Any) -
         return
     differs, nonfinite = first_sight(list(map(np.asarray, mine)), list(map(np.asarray, theirs)), np)
     if differs or about.rules:
-        record.suspect(Suspect(call, program.closed(), program.primals, ct, mine, theirs, bool(differs), about.rules))
+        record.suspect(Suspect(call, program.closed(), program.primals, ct, mine, theirs, bool(differs), about.rules,
+                               about.inner, record.trusted))
     else:
         record.count(Verdict.NONFINITE if nonfinite else Verdict.MATCH)
 
@@ -342,7 +354,8 @@ def _heard_of_a_suspect(about: _About, program: Program, packing: _Packing, diff
         return
     primals, consts, ct, mine, theirs = packing.unpacked(list(map(np.asarray, arrays)))
     closed = dataclasses.replace(program, consts=consts).closed()
-    about.record.suspect(Suspect(about.call, closed, primals, ct, mine, theirs, bool(differs), about.rules))
+    about.record.suspect(Suspect(about.call, closed, primals, ct, mine, theirs, bool(differs), about.rules,
+                                 about.inner, about.record.trusted))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcgrad import _compat
 from funcgrad.crosscheck.check import check
 from funcgrad.crosscheck.compare import ROUNDINGS, conditioning, epsilon, numbers, rounding, tiny
-from funcgrad.crosscheck.report import Row, Verdict
+from funcgrad.crosscheck.report import Report, Row, Verdict
 from funcgrad.crosscheck.substitute_agreement import is_compared
 from funcgrad.crosscheck.substitute_session import SIDE, Side, Suspect
 from funcgrad.transforms import hessian, vjp
@@ -146,18 +147,13 @@ def _paths(suspect: Suspect) -> list[str]:
 
 def _blame(suspect: Suspect, excess: _Excess | None) -> tuple[Verdict, tuple[Row, ...]]:
     """What the cross-checker says of the function at these primals, with this cotangent."""
-    function = suspect.function
-    assert function is not None
-
-    def named(*primals: Any) -> Any:
-        return function(*primals)
-
-    named.__name__ = suspect.call.name
-    with SIDE(Side.JAX):
-        report = check(named, *suspect.primals, ct=suspect.ct, order=1 if suspect.ct is not None else 2,
-                       depth="global")  # the operations one by one only where the whole is wrong
-    wrong = tuple(row if row.line else dataclasses.replace(row, line=suspect.call.line)
-                  for row in report.rows if row.verdict is Verdict.WRONG)
+    assert suspect.function is not None
+    report = _checked(suspect, suspect.function, suspect.primals, ct=suspect.ct,
+                      order=1 if suspect.ct is not None else 2)
+    wrong = _wrong_rows(report)
+    for inner in suspect.inner:
+        with contextlib.suppress(Exception):  # it may close over what is known only inside the outer function
+            wrong += _wrong_rows(_checked(suspect, inner.function, inner.primals))
     if wrong:
         return Verdict.WRONG, wrong
     if excess is None:
@@ -169,6 +165,26 @@ def _blame(suspect: Suspect, excess: _Excess | None) -> tuple[Verdict, tuple[Row
         return Verdict.MATCH, ()
     return _difference(suspect, far, "the two gradients differ here, but not when the function is run again, "
                        "operation by operation")
+
+
+def _checked(suspect: Suspect, function: Callable[..., Any], primals: Sequence[Any], **options: Any) -> Report:
+    """A check of the whole; of the operations one by one only where that is wrong, or a trusted rule hides them."""
+    here = _compat.source_line(_compat.current_source())
+
+    def named(*args: Any) -> Any:
+        return function(*args)
+
+    named.__name__ = suspect.call.name
+    with SIDE(Side.JAX):
+        report = check(named, *primals, depth="local" if suspect.trusted else "global", trusted=suspect.trusted,
+                       **options)
+    # an operation with no frame of the user's around it is where the gradient was asked for, not where we are now
+    return dataclasses.replace(report, rows=tuple(
+        dataclasses.replace(row, line=suspect.call.line) if row.line in ("", here) else row for row in report.rows))
+
+
+def _wrong_rows(report: Report) -> tuple[Row, ...]:
+    return tuple(row for row in report.rows if row.verdict is Verdict.WRONG)
 
 
 def _difference(suspect: Suspect, excess: _Excess, reason: str) -> tuple[Verdict, tuple[Row, ...]]:

@@ -7,14 +7,14 @@ import contextvars
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from funcgrad.crosscheck.trusting import matches
 from funcgrad.graph import Graph
 
 _LISTENER: contextvars.ContextVar[list[Rule] | None] = contextvars.ContextVar("funcgrad custom rules", default=None)
@@ -33,7 +33,7 @@ class Rule:
 
     def matches(self, patterns: tuple[str, ...]) -> bool:
         """Whether the function's name, or ``path/of/file.py:name``, is one of these shell patterns."""
-        return any(fnmatch(text, pattern) for pattern in patterns for text in (self.name, f"{self.file}:{self.name}"))
+        return matches(self.name, self.file, patterns)
 
 
 # ---- rules in programs ----
@@ -81,6 +81,41 @@ def rules_called() -> Iterator[list[Rule]]:
         yield found
     finally:
         _LISTENER.reset(token)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inner:
+    """A gradient taken inside a function that is differentiated itself.
+
+    The outer gradient says nothing of the custom rules in it: of those only the derivatives' derivatives are left.
+    """
+
+    function: Callable[..., Any]
+    primals: tuple[Any, ...]
+    rules: tuple[Rule, ...]
+
+
+_INSIDE: contextvars.ContextVar[list[Inner] | None] = contextvars.ContextVar("funcgrad inner gradients", default=None)
+
+
+@contextlib.contextmanager
+def gradients_inside() -> Iterator[list[Inner]]:
+    """A list that grows with each gradient in this block that calls custom rules, where its primals are known."""
+    found: list[Inner] = []
+    token = _INSIDE.set(found)
+    try:
+        yield found
+    finally:
+        _INSIDE.reset(token)
+
+
+def note_inner(function: Callable[..., Any], primals: Sequence[Any], rules: Sequence[Rule]) -> None:
+    """A gradient was taken inside another one."""
+    inside = _INSIDE.get()
+    leaves, tree = jax.tree.flatten(primals)
+    known = [leaf.to_concrete_value() if isinstance(leaf, jax.core.Tracer) else leaf for leaf in leaves]
+    if inside is not None and rules and not any(leaf is None for leaf in known):
+        inside.append(Inner(function, tuple(jax.tree.unflatten(tree, known)), tuple(rules)))
 
 
 def _heard(custom: Any) -> None:

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from funcgrad.crosscheck.report import Report, Row, Verdict
-from funcgrad.crosscheck.substitute_rules import Rule
+from funcgrad.crosscheck.substitute_rules import Inner, Rule
 
 Mode = Literal["check", "swap"]
 MODES = ("check", "swap")
@@ -104,6 +105,8 @@ class Suspect:
       found, wanted: funcgrad's answer and JAX's, flat.
       differs: whether the two differ at first sight.
       rules: the custom rules in it that were not judged yet.
+      inner: the gradients taken inside it that call some of these rules.
+      trusted: patterns of custom rules that are not judged.
     """
 
     call: Call
@@ -114,6 +117,13 @@ class Suspect:
     wanted: Sequence[Any]
     differs: bool
     rules: tuple[Rule, ...] = ()
+    inner: tuple[Inner, ...] = ()
+    trusted: tuple[str, ...] = ()
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the whole gradient is zero: where it is right, that says next to nothing of the rules in it."""
+        return not any(np.any(np.asarray(leaf) != 0) for leaf in self.wanted if leaf.dtype != jax.dtypes.float0)
 
 
 Judge = Callable[[Suspect], tuple[Verdict, tuple[Row, ...]]]
@@ -137,7 +147,7 @@ class Record:
         self._page = 0
         self._waiting: dict[Call, list[Suspect]] = {}
         self._more: dict[Call, int] = {}
-        self._kept: dict[tuple[Call, bool], int] = {}
+        self._kept: dict[tuple[Call, bool, bool], int] = {}
         self._worst: dict[Call, Verdict] = {}
         self._judged_rules: set[Rule] = set()
 
@@ -178,7 +188,8 @@ class Record:
                     self._counts[verdict] += 1
                     for row in rows:
                         self.note(row)
-                    if verdict is not Verdict.WRONG:  # a wrong rule is wrong again in every later gradient
+                    # a wrong rule is wrong again in every later gradient
+                    if verdict is not Verdict.WRONG and not suspect.is_zero:
                         self._judged_rules.update(suspect.rules)
                 found = [verdict for verdict, _rows in judged] + [self._worst.get(call, Verdict.MATCH)]
                 self._worst[call] = min(found, key=_GRAVITY.index)
@@ -221,9 +232,10 @@ class Record:
         call = suspect.call
         with self._lock:
             self._counts["taken"] += 1
-            seen = self._kept.setdefault((call, suspect.differs), 0)
+            kind = (call, suspect.differs, suspect.is_zero)
+            seen = self._kept.setdefault(kind, 0)
             if seen < (LOOKED_AT if suspect.differs else 1):
-                self._kept[call, suspect.differs] = seen + 1
+                self._kept[kind] = seen + 1
                 self._waiting.setdefault(call, []).append(suspect)
             else:
                 self._more[call] = self._more.get(call, 0) + 1

@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 from jax.extend.core import Literal as JaxprLiteral
 
 from funcgrad import _compat
+from funcgrad.crosscheck.trusting import is_trusted
 from funcgrad.graph import Literal
 from funcgrad.vjp import Recording
 
@@ -76,6 +77,8 @@ def run_wide(primitive: Primitive, params: dict[str, Any], args: Sequence[Array]
         held = _closed(params[_HELD[name]])
         if name == "custom_vjp_call" and set(held.jaxpr.outvars) <= set(held.jaxpr.invars):
             raise NotWide("the identity has a custom rule only to change the gradient on purpose")
+        if name in ("custom_vjp_call", "custom_jvp_call") and is_trusted(held):
+            raise NotWide("a trusted rule differs from its primal body on purpose")
         return evaluate_wide(held, args)
     if name == "custom_linear_solve":
         return _solve(args, **params)

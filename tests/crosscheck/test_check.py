@@ -288,3 +288,17 @@ def test_gamma_samples_have_their_own_oracle() -> None:
 def test_wrong_calls_are_told_so(call: Callable[[], Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         call()
+
+
+def test_a_trusted_rule_is_taken_as_it_is_and_the_others_are_judged() -> None:
+    @jax.custom_vjp
+    def straight_through(x: jax.Array) -> jax.Array:
+        return jnp.round(x)
+
+    straight_through.defvjp(lambda x: (jnp.round(x), None), lambda _residual, ct: (ct,))
+    for patterns in (("straight*",), "straight_through", ("*/test_check.py:straight_through",)):
+        report = funcgrad.check(lambda x: jnp.sum(straight_through(x) * x), X, trusted=patterns)
+        assert report.ok, str(report)
+    assert not funcgrad.check(lambda x: jnp.sum(straight_through(x) * x), X, trusted=("other",)).ok
+    row = funcgrad.check(lambda x: jnp.sum(cube(straight_through(x))), X, trusted=("straight_through",)).blamed
+    assert row is not None and row.name == "cube"

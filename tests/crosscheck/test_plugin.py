@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+import funcgrad.crosscheck.plugin  # noqa: F401  an inner run forgets what it imported, and JAX bears no second import
 
 pytest_plugins = ["pytester"]
 
@@ -116,12 +120,99 @@ def test_a_test_that_fails_anyway_shows_the_report_beside_it(pytester: pytest.Py
     result.stdout.fnmatch_lines(["*assert*==*3.0*", "*Captured funcgrad call*", "*wrong: `cube`*"])
 
 
-@pytest.mark.parametrize("marker", ["funcgrad_exempt", "funcgrad_exempt()", "funcgrad_exempt('')"])
-def test_an_exemption_needs_a_reason(pytester: pytest.Pytester, marker: str) -> None:
-    pytester.makepyfile(f"import pytest\n@pytest.mark.{marker}\ndef test_it(): pass\n")
-    result = run(pytester, "--funcgrad=check")
+#: In this process, and with workers.
+RUNS = [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)]
+
+
+def run_with(pytester: pytest.Pytester, options: tuple[str, ...], *more: str) -> pytest.RunResult:
+    """The inner run with further options; workers need processes of their own."""
+    if not options:
+        return run(pytester, "--funcgrad=check", *more)
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--funcgrad=check", *options, *more)
+
+
+@pytest.mark.parametrize("options", RUNS)
+def test_an_exemption_needs_a_reason(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+    markers = ("funcgrad_exempt", "funcgrad_exempt()", "funcgrad_exempt('')", "funcgrad_exempt(3)",
+               "funcgrad_exempt(reason=None)")
+    tests = "\n".join(f"@pytest.mark.{marker}\ndef test_{i}(): pass" for i, marker in enumerate(markers))
+    pytester.makepyfile(f"import pytest\n{tests}\ndef test_other(): pass")
+    result = run_with(pytester, options)
+    result.assert_outcomes(passed=1, errors=len(markers))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    told = "the marker funcgrad_exempt needs a reason in words, got funcgrad_exempt"
+    assert sorted(line for line in result.stdout.lines if line.startswith(told)) == [
+        f"{told}{given}." for given in ("('')", "()", "()", "(3)", "(reason=None)")]
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
+@pytest.mark.parametrize("options", RUNS)
+def test_each_exemption_is_told_once(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+    pytester.makepyfile("import pytest\n@pytest.mark.funcgrad_exempt('why')\ndef test_it(): pass\n"
+                        "@pytest.mark.funcgrad_exempt(reason='not')\ndef test_other(): pass\n")
+    told = run_with(pytester, options).stdout.lines
+    assert [sum(f"exempt: test_each_exemption_is_told_once.py::{name}" in line for line in told)
+            for name in ("test_it: why", "test_other: not")] == [1, 1]
+
+
+# ---- the file with the report ----
+
+
+@pytest.mark.parametrize("options", RUNS)
+@pytest.mark.parametrize("target, words", [
+    ("missing/found.json", "there is no folder missing"), (".", "this is a folder"), ("", "this is a folder"),
+    ("a_file/found.json", "there is no folder a_file")])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(pytester: pytest.Pytester, target: str,
+                                                                   words: str, options: tuple[str, ...]) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    pytester.path.joinpath("a_file").touch()
+    result = run_with(pytester, options, f"--funcgrad-report={target}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*the marker funcgrad_exempt needs a reason*", "*To fix: *"])
+    result.stderr.fnmatch_lines([f"ERROR: --funcgrad-report={target}: *{words}*", "To fix: *"])
+    result.stdout.no_fnmatch_line("*passed*")
+
+
+def test_a_folder_that_is_locked_is_refused_too(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    pytester.makepyfile("def test_it(): pass")
+    monkeypatch.setattr(Path, "touch", denied)  # root may write everywhere
+    result = run(pytester, "--funcgrad=check", "--funcgrad-report=found.json")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --funcgrad-report=found.json: *Permission denied*", "To fix: *"])
+
+
+def test_a_report_is_there_whole_or_not_at_all(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    target = pytester.path / "found.json"
+    target.write_text("of the last run")
+
+    def full(path: Path, text: str, **kwargs: Any) -> None:
+        with path.open("w") as file:
+            file.write(text[:5])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        result = run(pytester, "--funcgrad=check", "--funcgrad-report=found.json")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["ERROR: --funcgrad-report=found.json could not be written: *No space left*"])
+    assert target.read_text() == "of the last run"
+    assert run(pytester, "--funcgrad=check", "--funcgrad-report=found.json").ret == 0
+    assert json.loads(target.read_text())["figures"]["taken"] == 0
+    assert [path.name for path in pytester.path.glob("*found*")] == ["found.json"]
+
+
+def test_a_report_may_go_to_a_device_and_through_a_link(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    assert run(pytester, "--funcgrad=check", "--funcgrad-report=/dev/null").ret == 0
+    assert Path("/dev/null").is_char_device()
+    pytester.mkdir("elsewhere")
+    link = pytester.path / "link.json"
+    link.symlink_to(pytester.path / "elsewhere" / "found.json")
+    assert run(pytester, "--funcgrad=check", "--funcgrad-report=link.json").ret == 0
+    assert link.is_symlink() and json.loads(link.read_text())["rows"] == []
 
 
 def test_the_marker_is_known_when_it_is_off(pytester: pytest.Pytester) -> None:

@@ -161,8 +161,6 @@ def test_paused_gradients_are_jaxs_alone() -> None:
 # ---- the user's own rules, on which both sides agree ----
 
 
-
-
 def make_rounding(name: str) -> Any:
     """Rounding with the gradient of the identity: not the derivative of its primal body."""
 
@@ -205,6 +203,61 @@ def test_a_trusted_rule_may_differ(pattern: str) -> None:
     with substitute("check", trusted=(pattern,)) as record:
         jax.grad(lambda x: jnp.sum(rounding(x)))(X)
     assert record.report.ok and record.figures.matched == 1
+
+
+def test_a_trusted_rule_beside_another_one() -> None:
+    rounding, right = make_rounding("rounding"), jax.custom_vjp(lambda x: jnp.sin(x))
+    right.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),))
+    with substitute("check", trusted=("rounding",)) as record:
+        jax.grad(lambda x: jnp.sum(rounding(right(x))))(X)
+    assert record.report.ok and record.figures.matched == 1, str(record.report)
+    wrong = make_rounding("wrong")
+    with substitute("check", trusted=("rounding",)) as record:
+        jax.grad(lambda x: jnp.sum(rounding(wrong(x))))(X)
+    assert record.report.blamed.name == "wrong" and record.figures.wrong == 1
+
+
+#: Ways to differentiate a rule with no function of the user's around it.
+BARE: dict[str, Callable[[Any], Any]] = {
+    "grad": lambda rule: jax.grad(rule)(2.0),
+    "vjp": lambda rule: jax.vjp(rule, 2.0)[1](1.0),
+    "jit(grad)": lambda rule: jax.jit(jax.grad(rule))(2.0),
+    "grad(jit)": lambda rule: jax.grad(jax.jit(rule))(2.0),
+    "vmap(grad)": lambda rule: jax.vmap(jax.grad(rule))(jnp.array([0.0, 2.0])),
+    "jacrev": lambda rule: jax.jacrev(rule)(jnp.array([2.0])),
+    "map": lambda rule: list(map(jax.grad(rule), [2.0])),
+    "hessian": lambda rule: jax.hessian(rule)(2.0),
+    "grad(grad)": lambda rule: jax.grad(jax.grad(rule))(2.0),
+    "grad(vjp)": lambda rule: jax.grad(lambda x: jax.vjp(rule, x)[1](1.0)[0])(2.0),
+}
+
+
+@pytest.mark.parametrize("way", [way if way in ("grad", "vjp", "vmap(grad)", "grad(grad)") else
+                                 pytest.param(way, marks=pytest.mark.slow) for way in BARE])
+def test_a_wrong_rule_is_where_its_gradient_was_asked_for(way: str) -> None:
+    rounding = make_rounding("rounding")
+    record = judged_elsewhere(lambda: BARE[way](rounding))
+    wrong = record.report.failing
+    assert wrong and wrong[0].name == "rounding" and record.figures.wrong, str(record.report)
+    code = BARE[way].__code__
+    assert {row.line.split(" in ")[0] for row in wrong} == {f"test_substitute.py:{code.co_firstlineno}"}
+
+
+def judged_elsewhere(step: Callable[[], Any]) -> Any:
+    """The record of a block, settled at another line than the gradient was taken."""
+    with substitute("check") as record:
+        step()
+        eval(compile("record.settle()", "some_machinery.py", "eval"), {"record": record})
+    return record
+
+
+def test_the_second_derivative_of_a_rule_says_nothing_of_the_first() -> None:
+    rounding = make_rounding("rounding")
+    with substitute("check") as record:
+        jax.jit(jax.grad(jax.grad(rounding)))(2.0)  # a rule inside a compiled gradient's gradient is not judged
+        assert record.figures.wrong == 0
+        jax.grad(rounding)(2.0)
+        assert record.figures.wrong == 1
 
 
 @pytest.mark.slow

@@ -44,8 +44,7 @@ from jax._src.cudnn import scaled_matmul_stablehlo as _scaled_matmul
 from jax._src.export import _export
 from jax._src.export import shape_poly as _shape_poly
 
-# `jnp` turns host constants into this ndarray with a weak type; the one public constructor is `jnp` itself, which would
-# put the constant on the device.
+# `TypedNdArray` is what `jnp` makes of host constants, with a weak type; to build one by `jnp` would use the device.
 from jax._src.interpreters import partial_eval as _pe
 from jax._src.lax import control_flow as _control_flow
 from jax._src.lax import eval_jaxpr as _eval_jaxpr
@@ -197,11 +196,12 @@ def typeof(value: Value) -> Aval:
     return value.aval if isinstance(value, _core.Tracer) else _core.typeof(value)
 
 
-def canonicalize(value: Value) -> Value:
-    """A valid JAX value of the dtype that JAX would give it, with a shape; raises TypeError for anything else."""
+def canonicalize(value: Value, shaped: bool = True) -> Value:
+    """A valid JAX value of the dtype that JAX would give it, `shaped` or a number; TypeError for anything else."""
     if isinstance(value, _core.Tracer):
         return value
-    return with_shape(_dtypes.canonicalize_value(value))
+    canonical = _dtypes.canonicalize_value(value)
+    return with_shape(canonical) if shaped else canonical
 
 
 def with_shape(value: Value) -> Value:

@@ -53,7 +53,7 @@ def check_inputs(name: str, tree: Any, holomorphic: bool, allow_int: bool) -> No
         if not jnp.issubdtype(dtype, jnp.inexact) and not allow_int:
             raise TypeError(
                 f"{name} requires real- or complex-valued inputs (input dtype that is a sub-dtype of np.inexact), but "
-                f"got {dtype}.\nTo fix: convert the input to a floating point dtype, use vjp, or set allow_int=True.")
+                f"got {dtype}. If you want to use Boolean- or integer-valued inputs, use vjp or set allow_int to True.")
 
 
 def check_forward_inputs(tree: Any, holomorphic: bool) -> None:
@@ -65,19 +65,24 @@ def check_forward_inputs(tree: Any, holomorphic: bool) -> None:
         if not holomorphic and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
                 "jacfwd requires real-valued inputs (input dtype that is a sub-dtype of np.floating), but got "
-                f"{dtype}.\nTo fix: convert the input, pass holomorphic=True for a holomorphic function, or use jvp.")
+                f"{dtype}. For holomorphic differentiation, pass holomorphic=True. For other functions of complex or "
+                "integer inputs, use jvp.")
 
 
 def check_outputs(name: str, tree: Any, holomorphic: bool) -> None:
     """Raises TypeError for outputs that are neither real nor, where promised, complex."""
     for leaf in jax.tree.leaves(tree):
         dtype = dtype_of(leaf)
+        if jnp.issubdtype(dtype, jax.dtypes.extended):
+            raise TypeError(f"{name} with output element type {dtype}.\nTo fix: return an array of real numbers.")
         if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
             raise TypeError(f"{name} with holomorphic=True requires outputs with complex dtype, but got {dtype}.")
         if not holomorphic and not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"{name} requires real-valued outputs (output dtype that is a sub-dtype of np.floating), but got "
-                f"{dtype}.\nTo fix: pass holomorphic=True for a holomorphic function of complex inputs, or use vjp.")
+            instead = ("For holomorphic differentiation, pass holomorphic=True. For other complex outputs"
+                       if jnp.issubdtype(dtype, jnp.complexfloating) else
+                       "For differentiation of functions with integer outputs")
+            raise TypeError(f"{name} requires real-valued outputs (output dtype that is a sub-dtype of np.floating), "
+                            f"but got {dtype}. {instead}, use vjp.")
 
 
 def check_scalar(out: Any) -> None:
@@ -99,15 +104,17 @@ def check_tangents(primals: Any, tangents: Any) -> list[Any]:
     primal_leaves, leaves = jax.tree.leaves(tuple(primals)), jax.tree.leaves(tuple(tangents))
     trees: list[Any] = [jax.tree.structure(tuple(primals)), jax.tree.structure(tuple(tangents))]
     if trees[0] != trees[1] or type(primals) is not type(tangents):
-        raise TypeError("primal and tangent arguments to jax.jvp must have the same tree structure.\n"
-                        f"  primals:  {jax.tree.structure(primals)}\n  tangents: {jax.tree.structure(tangents)}")
+        raise TypeError("primal and tangent arguments to jax.jvp must have the same tree structure; primals have tree "
+                        f"structure {jax.tree.structure(primals)} whereas tangents have tree structure "
+                        f"{jax.tree.structure(tangents)}.")
     leaves = [_compat.canonicalize(leaf) for leaf in leaves]
     for primal, tangent in zip(primal_leaves, leaves, strict=True):
         wanted = _compat.typeof(_compat.canonicalize(primal)).to_tangent_aval()
         given = _compat.typeof(tangent)
         if wanted.dtype != given.dtype:
-            raise TypeError("primal and tangent arguments to jax.jvp do not match; dtypes must be equal, float0 for a "
-                            f"primal of integers: the tangent must have dtype {wanted.dtype}, got {given.dtype}.")
+            raise TypeError("primal and tangent arguments to jax.jvp do not match; dtypes must be equal, or in case of "
+                            "int/bool primal dtype the tangent dtype must be float0: the tangent must have dtype "
+                            f"{wanted.dtype}, got {given.dtype}.")
         if wanted.shape != given.shape:
-            raise ValueError(f"jvp called with different primal and tangent shapes: {wanted.shape} and {given.shape}.")
+            raise ValueError(f"jvp called with different primal and tangent shapes; {wanted.shape} and {given.shape}.")
     return leaves

@@ -66,7 +66,7 @@ def missing_rule(primitive: Any, avals: Sequence[Any], active: Sequence[bool], p
     shown = ", ".join(f"{key}={_short(value)}" for key, value in params.items()) or "none"
     error = MissingRuleValueError if kind is ValueError else MissingRuleError
     return error(
-        f"no VJP rule for the primitive `{primitive}`.\n"
+        f"Differentiation rule for '{primitive}' not implemented: no VJP rule for the primitive `{primitive}`.\n"
         f"  operands: {describe(avals, active)}\n"
         f"  params:   {shown}\n"
         f"  at:       {source}\n"
@@ -104,12 +104,14 @@ def nonlinear(primitive: str, function: str, source: str) -> NonlinearError:
 
 def gradient_cut(what: str, source: str, instead: str) -> GradientCutError:
     """The error for ``float(x)`` and its like."""
-    return GradientCutError(_cut_message(what, source, instead))
+    return GradientCutError("Abstract tracer value encountered where concrete value is expected: "
+                            + _cut_message(what, source, instead))
 
 
 def array_cut(what: str, source: str, instead: str) -> ArrayCutError:
     """The error for ``np.asarray(x)`` and its like."""
-    return ArrayCutError(_cut_message(what, source, instead))
+    return ArrayCutError("The numpy.ndarray conversion method __array__() was called on a traced array: "
+                         + _cut_message(what, source, instead))
 
 
 def reference_cut(primitive: str, aval: str, source: str) -> ReferenceCutError:

@@ -214,11 +214,12 @@ class Pullback:
     strong_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
     taps: Functions = dataclasses.field(default=(), metadata={"static": True})
 
-    def __call__(self, ct: Any, *more: Any) -> Any:
+    def __call__(self, out_ct: Any, *more: Any) -> Any:
         """Apply the transposed Jacobian.
 
         Args:
-          ct: cotangent of the output, of its tree structure, shapes and dtypes (float0 for integer outputs).
+          out_ct: cotangent of the output, of its tree structure, shapes and dtypes (float0 for integer outputs; what
+            else is given for them is not read).
 
         Returns:
           A tuple with one cotangent for each argument of the traced function; float0 zeros for integer leaves.
@@ -229,10 +230,11 @@ class Pullback:
         """
         if more:
             raise TypeError(
-                f"the pullback of `{self.flat.graph.name}` takes one cotangent of the one value that the function "
-                f"returned, got {1 + len(more)} arguments.\nTo fix: pass a tuple if the function returned a tuple."
+                f"The function returned by `jax.vjp` applied to {self.flat.graph.name} was called with {1 + len(more)} "
+                "arguments,\nbut functions returned by `jax.vjp` must be called with a single argument: the cotangent "
+                "of the one value\nthat the function returned.\nTo fix: pass a tuple if the function returned a tuple."
             )
-        leaves = self._checked(ct)
+        leaves = self._checked(out_ct)
         # what a profile shows; and zeros and taps are those with which the pullback was made, wherever it is called
         with (jax.named_scope(f"pullback({self.flat.graph.name})"), strong_zeros(self.strong_zeros),
               taps_in_force(self.taps)):
@@ -252,16 +254,18 @@ class Pullback:
         name = self.flat.graph.name
         if tree != self.out_tree:
             raise ValueError(
-                f"unexpected tree structure of the cotangent given to the pullback of `{name}`:\n"
+                f"unexpected tree structure.\nThe cotangent given to the pullback of `{name}` is unlike the output:\n"
                 f"{structure_difference(self.out_tree, tree)}\nTo fix: give it the structure of the output."
             )
         leaves = [_compat.canonicalize(leaf) for leaf in leaves]
         for leaf, aval in zip(leaves, self.out_avals, strict=True):
             wanted, given = aval.to_ct_aval(), _compat.typeof(leaf)
-            if not _compat.typecompat(wanted, given):
+            unread = wanted.dtype == _compat.float0 and wanted.shape == given.shape  # JAX takes any dtype there
+            if not unread and not _compat.typecompat(wanted, given):
                 raise ValueError(
-                    f"unexpected type of the cotangent given to the pullback of `{name}`.\n"
-                    f"  given:  {given.str_short()}\n  wanted: {wanted.str_short()}, because the output is "
-                    f"{aval.str_short()}\nTo fix: convert the cotangent to the output's shape and dtype."
+                    "unexpected JAX type (e.g. shape/dtype) for argument to VJP function: "
+                    f"got {given.str_short()}, but expected {wanted.str_short()} because the corresponding output of "
+                    f"the differentiated function `{name}` is {aval.str_short()}.\n"
+                    "To fix: convert the cotangent to the output's shape and dtype."
                 )
         return leaves

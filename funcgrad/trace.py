@@ -127,6 +127,8 @@ class GraphTrace(Trace):
 
     def process_custom_jvp_call(self, primitive: Primitive, fun: Any, jvp: Any, args: Sequence[Value], /, *,
                                 symbolic_zeros: bool) -> Any:
+        for wrapped in (fun, jvp):
+            self._lower_static(wrapped)
         params = {"subfuns": (fun, jvp), "symbolic_zeros": symbolic_zeros}
         return self._process_custom(primitive, args, params)
 
@@ -281,6 +283,13 @@ class GraphTrace(Trace):
         if any(self._active(args)):
             return self._process_higher_order(primitive, rule, args, params, rerunnable=False)
         return self.hand_on(primitive, args, params, rerunnable=False)
+
+    def _lower_static(self, wrapped: Any) -> None:
+        """Traced values among the `nondiff_argnums` of a call: JAX has stopped their gradient, and here they end."""
+        for _step, static in wrapped.transforms:
+            for box in (entry for group in static if isinstance(group, tuple) for entry in group):
+                if any(map(self.owns, jax.tree.leaves(getattr(box, "val", None)))):
+                    box.val = jax.tree.map(self.lower, box.val)  # the box was made for this call
 
     def hand_on(self, primitive: Primitive, args: Sequence[Value], params: dict, rerunnable: bool) -> Sequence[Value]:
         """A custom rule that is inactive here goes whole to the trace below, where it may be active."""

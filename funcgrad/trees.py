@@ -6,8 +6,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 Argnums = int | Sequence[int]
 
 
@@ -22,14 +20,18 @@ def canonical_argnums(argnums: Argnums) -> int | tuple[int, ...]:
 def split_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, kwargs: dict) -> tuple[Callable, tuple]:
     """``(f, chosen)`` where ``f(*chosen) == fun(*args, **kwargs)`` and `chosen` are the arguments at `argnums`.
 
-    Raises ValueError when `argnums` is empty or falls outside the positional arguments.
+    Raises ValueError when `argnums` is empty or falls outside the positional arguments, TypeError when it names one
+    twice.
     """
     numbers = (argnums,) if isinstance(argnums, int) else argnums
     if not numbers:
         raise ValueError("argnums is empty: there is nothing to differentiate with respect to.")
     if any(not -len(args) <= n < len(args) for n in numbers):
-        raise ValueError(f"argnums={argnums} falls outside the {len(args)} positional arguments that were passed.")
+        raise ValueError(f"Positional argument indices must lie between -{len(args)} and {len(args) - 1}, because "
+                         f"{len(args)} were passed, but got argnums={argnums}.")
     positions = tuple(n % len(args) for n in numbers)
+    if len(set(positions)) < len(positions):
+        raise TypeError(f"argnums={argnums} names the same argument more than once.\nTo fix: name each once.")
 
     def partial(*chosen: Any) -> Any:
         full = list(args)
@@ -41,10 +43,14 @@ def split_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, 
     return partial, tuple(args[i] for i in positions)
 
 
-def structure_difference(wanted: Any, given: Any) -> str:
-    """One line for each place where two tree structures differ."""
-    lines = [
-        f"  at {jax.tree_util.keystr(path) or 'the root'}: {mine} in the output, {theirs} in the cotangent ({why})"
-        for path, mine, theirs, why in jax.tree_util.equality_errors_pytreedef(wanted, given)
-    ] if hasattr(jax.tree_util, "equality_errors_pytreedef") else []
-    return "\n".join(lines) or f"  output:    {wanted}\n  cotangent: {given}"
+def structure_difference(wanted: Any, given: Any, where: str = "out") -> str:
+    """One line for each place where the tree structure of a cotangent is not that of the output."""
+    mine, theirs = wanted.node_data(), given.node_data()
+    if wanted == given:
+        return ""
+    if mine is None or mine != theirs or wanted.num_nodes == 1 or len(wanted.children()) != len(given.children()):
+        return f"  at {where}: {wanted} in the output, {given} here"
+    keys = mine[1] if mine[0] is dict else range(len(wanted.children()))
+    lines = [structure_difference(child, other, f"{where}[{key!r}]")
+             for key, child, other in zip(keys, wanted.children(), given.children(), strict=True)]
+    return "\n".join(filter(None, lines))

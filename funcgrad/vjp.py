@@ -120,8 +120,9 @@ def _finished(trace: GraphTrace, inputs: int, result: Any, has_aux: bool) -> Rec
 def _split_aux(result: Any) -> tuple[Any, Any]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise TypeError(
-            f"with has_aux=True the function must return a pair (output, aux), got {type(result).__name__}.\n"
-            "To fix: return a tuple of two elements, or leave out has_aux."
+            "expected function with aux output to return a two-element tuple, but got type "
+            f"{type(result)} with value {result}.\n"
+            "To fix: return a pair (output, aux), or leave out has_aux."
         )
     return result[0], result[1]
 
@@ -131,7 +132,7 @@ def _canonical_output(leaf: Any, name: str) -> Any:
         return _compat.canonicalize(leaf)
     except TypeError as error:
         raise TypeError(
-            f"`{name}` returned a value of type {type(leaf).__name__}, which is not an array.\n"
+            f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type, but `{name}` returned it.\n"
             "To fix: return arrays, numbers or pytrees of them; other things can be returned with has_aux=True."
         ) from error
 
@@ -189,14 +190,20 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
 
 def record_call(fun: Callable[..., Any], args: tuple, has_aux: bool = False) -> tuple[Recording, Any]:
     """The recording of ``fun(*args)`` for arguments that are pytrees, and their tree structure."""
-    leaves, in_tree = jax.tree.flatten(args)
-    check_no_references(leaves)
-    leaves = list(map(_compat.canonicalize, leaves))
+    given, in_tree = jax.tree.flatten(args)
+    check_no_references(given)
+    leaves = list(map(_compat.canonicalize, given))
 
     def flat(*values: Any) -> Any:
         return fun(*jax.tree.unflatten(in_tree, values))
 
-    return record(flat, leaves, name=_name(fun), has_aux=has_aux), in_tree
+    recording = record(flat, leaves, name=_name(fun), has_aux=has_aux)
+    if has_aux:  # a number of Python that is handed through comes out as one
+        numbers = {id(leaf): _compat.canonicalize(number, shaped=False)
+                   for leaf, number in zip(leaves, given, strict=True) if type(number) in (bool, int, float, complex)}
+        recording = dataclasses.replace(
+            recording, aux=jax.tree.map(lambda leaf: numbers.get(id(leaf), leaf), recording.aux))
+    return recording, in_tree
 
 
 def pushforward(recording: Recording) -> Callable[[Sequence[Array | None]], list[Array | None]]:

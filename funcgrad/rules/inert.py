@@ -58,8 +58,8 @@ SPARSE = "sparse formats are not supported; convert with `.todense()` before the
 BOX = "boxes and logs are mutable containers of JAX's own internals; use values or jax.new_ref"
 REFERENCE = "it belongs to the inside of a Pallas kernel; jax.grad refuses it too"
 
-for primitive in _compat.HOST_CALLBACKS:
-    unsupported(primitive, reason=HOST, error=ValueError)
+for primitive, name in zip(_compat.HOST_CALLBACKS, ("Pure", "IO"), strict=True):
+    unsupported(primitive, reason=f"{name} callbacks do not support JVP: {HOST}", error=ValueError)
 for primitive in _compat.FOREIGN_CODE:
     unsupported(primitive, reason=FOREIGN, error=ValueError)
 for primitive in _compat.GPU_KERNELS:

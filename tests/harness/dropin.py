@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -403,3 +404,44 @@ def names_and_documentation(ad):
         assert callable(transform(loss))
     assert ad.grad(loss).__name__.endswith("loss") and ad.grad(loss).__wrapped__ is loss
     return 0.0
+
+
+@program
+def aux_keeps_numbers_of_python(ad):
+    found = []
+    for number in (0.1, 3, True, 1 + 2j):
+        aux = ad.vjp(lambda x: (x * 1.0, {"given": x}), number, has_aux=True)[2]
+        assert type(aux["given"]) is type(jax.vjp(lambda x: (x * 1.0, x), number, has_aux=True)[2])
+        found.append(aux)
+    assert json.dumps(ad.grad(lambda x: (x * x, {"x": x}), has_aux=True)(0.1)[1]) == '{"x": 0.1}'
+    return found
+
+
+@program
+def cotangents_of_integers_may_be_anything(ad):
+    def f(x, key):
+        return x * x, jnp.argmax(x), key
+
+    keys = jax.random.key(0), jax.random.key(1)
+    out, pullback = ad.vjp(f, X, keys[0])
+    return [pullback((X, ct, keys[1]))[0] for ct in (1, 1.0, True, np.float64(2), np.zeros((), jax.dtypes.float0))]
+
+
+@program
+def traced_values_among_static_arguments(ad):
+    @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+    def scaled(table, x):
+        return table["n"] * x
+
+    scaled.defjvp(lambda table, primals, tangents: (scaled(table, *primals), 3 * table["n"] * tangents[0]))
+
+    def f(n, x):
+        return scaled({"n": n * 1.0, "name": "n"}, x)
+
+    return (ad.grad(f, (0, 1))(2.0, 3.0), jax.jit(ad.grad(f, (0, 1)))(2.0, 3.0), ad.grad(lambda n: f(n, 2.0))(3.0),
+            ad.grad(lambda x: ad.grad(lambda y: f(y * x, y) * y)(x))(3.0))
+
+
+@program
+def cotangent_by_name(ad):
+    return ad.vjp(jnp.sin, X)[1](out_ct=X)

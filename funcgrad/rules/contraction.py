@@ -20,12 +20,11 @@ from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 
 from funcgrad._compat import ragged_dot_general_p, scaled_dot_p
 from funcgrad.rule import bilinear, closed_form, unsupported
+from funcgrad.rules.products import Factor, Label, Labels, cpu_product, dimension_numbers, on_one_cpu, positions
 from funcgrad.zeros import PRODUCTS
 
 Array = Any
 Aval = Any
-Label = Any
-Labels = Sequence[Label]
 
 GROUP = "group"  # label of the group dimension of a ragged contraction
 
@@ -44,13 +43,9 @@ def _dot_labels(lhs_ndim: int, rhs_ndim: int, dimension_numbers: Any, rhs_group:
     return lhs, rhs, out
 
 
-def _positions(wanted: Labels, labels: Labels) -> tuple[int, ...]:
-    return tuple(labels.index(label) for label in wanted)
-
-
 def _arranged(x: Array, labels: Labels, target: Labels) -> Array:
     """`x` with its dimensions in the order of `target`; no equation when they are."""
-    return x if list(labels) == list(target) else lax.transpose(x, _positions(target, labels))
+    return x if list(labels) == list(target) else lax.transpose(x, positions(target, labels))
 
 
 def _cast(x: Array, dtype: Any) -> Array:
@@ -93,26 +88,21 @@ def _swapped(precision: Any) -> Any:
 # ---- dot_general ----
 
 
-def _contract(x: Array, x_labels: Labels, y: Array, y_labels: Labels, operand: Any, target: Labels, *,
-              precision: Any, preferred_element_type: Any) -> Array:
+def _contract(x: Factor, y: Factor, operand: Any, target: Labels, *, precision: Any,
+              preferred_element_type: Any) -> Array:
     """Cotangent of `operand`, labelled `target`: one `dot_general`, and a transpose if no order avoids it."""
-    batch = [label for label in target if label in x_labels and label in y_labels]
-    summed = [label for label in x_labels if label in y_labels and label not in target]
-    x_free = [label for label in x_labels if label not in y_labels]
-    y_free = [label for label in y_labels if label not in x_labels]
-    if [*batch, *y_free, *x_free] == list(target) != [*batch, *x_free, *y_free]:
-        x, x_labels, x_free, y, y_labels, y_free = y, y_labels, y_free, x, x_labels, x_free
-        precision = _swapped(precision)
-    labels = [*batch, *x_free, *y_free]
-    out = lax.dot_general(
-        x,
-        y,
-        ((_positions(summed, x_labels), _positions(summed, y_labels)),
-         (_positions(batch, x_labels), _positions(batch, y_labels))),
-        precision=precision,
-        preferred_element_type=_accumulator(preferred_element_type, operand.dtype),
-        out_sharding=_sharding(operand, _positions(labels, target)),
-    )
+    batch = [label for label in target if label in x.labels and label in y.labels]
+    summed = [label for label in x.labels if label in y.labels and label not in target]
+    if [*batch, *y.without(x), *x.without(y)] == list(target) != [*batch, *x.without(y), *y.without(x)]:
+        x, y, precision = y, x, _swapped(precision)
+    labels = [*batch, *x.without(y), *y.without(x)]
+    sharding = _sharding(operand, positions(labels, target))
+    dtype = _accumulator(preferred_element_type, operand.dtype)
+    if sharding is None and on_one_cpu():
+        out = cpu_product(x, y, batch, summed, (precision, _swapped(precision)), dtype)
+    else:
+        out = lax.dot_general(x.value, y.value, dimension_numbers(x, y, batch, summed), precision=precision,
+                              preferred_element_type=dtype, out_sharding=sharding)
     return _cast(_arranged(out, labels, target), operand.dtype)
 
 
@@ -121,7 +111,7 @@ def dot_general_lhs(ct: Array, _lhs: Aval, rhs: Array, *, dimension_numbers: Any
     """Cotangent of lhs: `ct` takes the place of `lhs`, and its precision."""
     del out_sharding
     lhs_labels, rhs_labels, out_labels = _dot_labels(_lhs.ndim, rhs.ndim, dimension_numbers)
-    return _contract(ct, out_labels, rhs, rhs_labels, _lhs, lhs_labels, precision=precision,
+    return _contract(Factor(ct, out_labels), Factor(rhs, rhs_labels), _lhs, lhs_labels, precision=precision,
                      preferred_element_type=preferred_element_type)
 
 
@@ -130,7 +120,7 @@ def dot_general_rhs(ct: Array, lhs: Array, _rhs: Aval, *, dimension_numbers: Any
     """Cotangent of rhs: `ct` takes the place of `rhs`, and its precision."""
     del out_sharding
     lhs_labels, rhs_labels, out_labels = _dot_labels(lhs.ndim, _rhs.ndim, dimension_numbers)
-    return _contract(lhs, lhs_labels, ct, out_labels, _rhs, rhs_labels, precision=precision,
+    return _contract(Factor(lhs, lhs_labels), Factor(ct, out_labels), _rhs, rhs_labels, precision=precision,
                      preferred_element_type=preferred_element_type)
 
 
@@ -171,14 +161,14 @@ def _ragged_contract(x: Array, x_labels: Labels, y: Array, y_labels: Labels, gro
     y_free = [label for label in y_labels if label not in x_labels and label != GROUP]
     labels = [*([GROUP] if ragged in summed else []), *batch, *x_free, *y_free]
     numbers = lax.RaggedDotDimensionNumbers(
-        ((_positions(summed, x_labels), _positions(summed, y_labels)),
-         (_positions(batch, x_labels), _positions(batch, y_labels))),
-        _positions([ragged], x_labels),
-        _positions([GROUP], y_labels) if ragged in x_free else (),
+        ((positions(summed, x_labels), positions(summed, y_labels)),
+         (positions(batch, x_labels), positions(batch, y_labels))),
+        positions([ragged], x_labels),
+        positions([GROUP], y_labels) if ragged in x_free else (),
     )
     out = lax.ragged_dot_general(x, y, group_sizes, numbers, precision=precision, group_offset=group_offset,
                                  preferred_element_type=_accumulator(preferred_element_type, operand.dtype),
-                                 out_sharding=_sharding(operand, _positions(labels, target)))
+                                 out_sharding=_sharding(operand, positions(labels, target)))
     return _cast(_arranged(out, labels, target), operand.dtype)
 
 

@@ -28,6 +28,8 @@ DOTS = "checkpoint: dots"
 #: XLA's own scalars beside the arrays: a thousandth, where two programs keep the same arrays.
 SMALL_CHANGE = 1.001
 SCALARS = 1024
+#: On one CPU a tall product is computed wide and then transposed: that matrix exists twice for a moment.
+TALL_PRODUCT = 1.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +43,14 @@ class Bounds:
 
 
 BOUNDS = (
-    Bounds("two-layer", temp_bytes=1.0, equations=0.85),
+    Bounds("two-layer", temp_bytes=TALL_PRODUCT, equations=0.85),
     Bounds("lstm", temp_bytes=0.53, equations=0.95, dots_by_hand=True),
     Bounds("rk4", temp_bytes=0.66, equations=1.0, dots_by_hand=True),
-    Bounds("transformer-scanned", temp_bytes=0.5, equations=1.06, dots_by_hand=True),
+    Bounds("transformer-scanned", temp_bytes=0.5, equations=1.07, dots_by_hand=True),
     Bounds("transformer-unrolled", equations=0.85),
     Bounds("diffusion", equations=0.95),
     Bounds("attention", temp_bytes=1.0, equations=0.85),
-    Bounds("hvp", temp_bytes=1.0, equations=0.85),
+    Bounds("hvp", temp_bytes=TALL_PRODUCT, equations=0.85),
     Bounds("per-example", temp_bytes=1.0, equations=0.85),
 )
 

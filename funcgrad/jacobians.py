@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from funcgrad.checks import check_callable, check_forward_inputs, check_inputs, 
 from funcgrad.policies import Policy, check_policy
 from funcgrad.policies import given as policy_in_force
 from funcgrad.taps import Function, given_taps
-from funcgrad.trees import canonical_argnums, split_arguments
+from funcgrad.trees import canonical_argnums, named_after, split_arguments
 from funcgrad.vjp import record_call, tangents_of, vjp
 from funcgrad.watching import WATCHER
 from funcgrad.zeros import check_flag
@@ -45,7 +44,7 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     given_taps(taps)
     numbers = canonical_argnums(argnums)
 
-    @functools.wraps(fun, updated=())
+    @named_after(fun, "Jacobian", numbers)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_inputs("jacrev", chosen, holomorphic, allow_int)
@@ -76,7 +75,7 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     check_policy(policy)
     numbers = canonical_argnums(argnums)
 
-    @functools.wraps(fun, updated=())
+    @named_after(fun, "Jacobian", numbers)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         check_forward_inputs(chosen, holomorphic)

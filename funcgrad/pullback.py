@@ -38,10 +38,10 @@ def zeros_like_aval(aval: Any) -> Array:
 
 
 def materialize(ct: Array | None, aval: Any) -> Array:
-    """A cotangent as the user sees it: zeros for None, and of the primal's weak type."""
+    """A cotangent as the user sees it: zeros for None, a `jax.Array`, and of the primal's weak type."""
     if ct is None:
         return zeros_like_aval(aval)
-    if _compat.is_weakly_typed(ct) == aval.weak_type:
+    if isinstance(ct, jax.Array) and _compat.is_weakly_typed(ct) == aval.weak_type:
         return ct
     return p.convert_element_type_p.bind(ct, new_dtype=ct.dtype, weak_type=aval.weak_type, sharding=None)
 

@@ -183,7 +183,7 @@ class VJPRule:
         return _keeps(self, active)
 
     def partials(self, active: Sequence[bool], out: Array, operands: Sequence[Array], params: dict[str, Any]) -> list:
-        """Local partials of a `pointwise` primitive, None for inactive operands. An entry may be an `Over`."""
+        """Local partials of a `pointwise` primitive, None where inactive. One may be an `Over`, or a mask."""
         assert self.kind is MapClass.POINTWISE
         return [
             function(out, *operands, **params) if flag and function is not None else None
@@ -236,7 +236,7 @@ class VJPRule:
 def _weighted(ct: Array, partial: Array | Over, operand: Array) -> Array:
     """The cotangent of one operand of an elementwise map: the partial times `ct`, summed to the operand's shape."""
     if not isinstance(partial, Over):
-        return unbroadcast(lax.mul(ct, partial), operand)
+        return unbroadcast(zeros.weighted(ct, partial), operand)
     scaled = ct if partial.numerator is None else lax.mul(ct, partial.numerator)
     if partial.denominator.shape == operand.shape:  # a stretched denominator: one small division after the sum
         return lax.div(unbroadcast(scaled, operand), partial.denominator)

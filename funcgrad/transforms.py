@@ -25,7 +25,7 @@ from funcgrad.policies import given as policy_in_force
 from funcgrad.pullback import materialize
 from funcgrad.replanning import backward_as_planned
 from funcgrad.taps import Function, check_met, given_taps, taps_in_force
-from funcgrad.trees import canonical_argnums, split_arguments
+from funcgrad.trees import canonical_argnums, named_after, split_arguments
 from funcgrad.vjp import Recording, record_call, tangents_of, vjp
 from funcgrad.watching import WATCHER
 from funcgrad.zeros import check_flag
@@ -69,7 +69,7 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
     value_and_gradient = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, reduce_axes,
                                         strong_zeros=strong_zeros, policy=policy, taps=taps)
 
-    @functools.wraps(fun, updated=())
+    @named_after(fun, "Gradient", canonical_argnums(argnums))
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, result, *_ = value_and_gradient(*args, **kwargs)
         return (result, value[1]) if has_aux else result
@@ -105,7 +105,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     functions, numbers = given_taps(taps), canonical_argnums(argnums)
     tapping: Any = importlib.import_module("funcgrad.tapping") if return_taps else None
 
-    @functools.wraps(fun, updated=())
+    @named_after(fun, "Value and gradient", numbers)
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         check_enough_arguments(numbers, args)
         partial, chosen = split_arguments(fun, numbers, args, kwargs)

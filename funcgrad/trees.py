@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,25 @@ def canonical_argnums(argnums: Argnums) -> int | tuple[int, ...]:
         return operator.index(argnums)  # type: ignore[arg-type]
     except TypeError:
         return tuple(map(operator.index, argnums))  # type: ignore[arg-type]
+
+
+def name_of(fun: Callable) -> str:
+    """A function's name; of a `functools.partial` that of the function in it, of an object that of its class."""
+    while isinstance(fun, functools.partial):
+        fun = fun.func
+    return str(getattr(fun, "__name__", type(fun).__name__))
+
+
+def named_after(fun: Callable, what: str, argnums: int | tuple[int, ...]) -> Callable[[Callable], Callable]:
+    """A decorator for the derivative of `fun`: its name, its attribute ``__wrapped__`` and a sentence on what it is."""
+    def name(derivative: Callable) -> Callable:
+        functools.update_wrapper(derivative, fun, updated=())
+        derivative.__name__ = name_of(fun)
+        derivative.__doc__ = (f"{what} of {name_of(fun)} with respect to positional argument(s) {argnums}. Takes the "
+                              f"same arguments as {name_of(fun)}.")
+        return derivative
+
+    return name
 
 
 def split_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, kwargs: dict) -> tuple[Callable, tuple]:
@@ -39,7 +59,7 @@ def split_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, 
             full[position] = value
         return fun(*full, **kwargs)
 
-    partial.__name__ = getattr(fun, "__name__", type(fun).__name__)
+    partial.__name__ = name_of(fun)
     return partial, tuple(args[i] for i in positions)
 
 

@@ -21,6 +21,7 @@ from funcgrad.policies import Budget, Policy
 from funcgrad.pullback import FlatPullback, Pullback, materialize, sweep, zeros_like_aval
 from funcgrad.taps import Function, check_met, given_taps
 from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
+from funcgrad.trees import name_of
 from funcgrad.watching import WATCHER
 from funcgrad.zeros import strong_zeros as zeros_in_force
 from funcgrad.zeros import zeros_are_strong
@@ -82,7 +83,7 @@ def record(fun: Callable[..., Any], values: Sequence[Array], active: Sequence[bo
     """
     avals = list(map(_compat.typeof, values))
     flags = list(map(carries_gradient, avals)) if active is None else active
-    return _record(trace_type, fun, values, avals, flags, name or _name(fun), has_aux, mode)
+    return _record(trace_type, fun, values, avals, flags, name or name_of(fun), has_aux, mode)
 
 
 def record_linear(fun: Callable[..., Any], avals: Sequence[Any], name: str, has_aux: bool = False) -> Recording:
@@ -197,7 +198,7 @@ def record_call(fun: Callable[..., Any], args: tuple, has_aux: bool = False) -> 
     def flat(*values: Any) -> Any:
         return fun(*jax.tree.unflatten(in_tree, values))
 
-    recording = record(flat, leaves, name=_name(fun), has_aux=has_aux)
+    recording = record(flat, leaves, name=name_of(fun), has_aux=has_aux)
     if has_aux:  # a number of Python that is handed through comes out as one
         numbers = {id(leaf): _compat.canonicalize(number, shaped=False)
                    for leaf, number in zip(leaves, given, strict=True) if type(number) in (bool, int, float, complex)}
@@ -246,7 +247,3 @@ def tangents_of(recording: Recording) -> Callable[[Sequence[Any]], list[Any]]:
         return [materialize(t, aval) for t, aval in zip(push(given), recording.out_avals, strict=True)]
 
     return tangents_of
-
-
-def _name(fun: Callable[..., Any]) -> str:
-    return str(getattr(fun, "__name__", type(fun).__name__))

@@ -61,10 +61,21 @@ def zeros_are_strong() -> bool:
 # ---- products ----
 
 
+def _is_mask(partial: Array) -> bool:
+    return getattr(partial, "dtype", None) == np.bool_
+
+
+def weighted(ct: Array, partial: Array) -> Array:
+    """``ct * partial``; outside a mask 0, also where `ct` is infinite."""
+    if not _is_mask(partial):
+        return lax.mul(ct, partial)
+    return lax.select(partial, ct, lax.full_like(ct, 0))
+
+
 def product(ct: Array, partial: Array) -> Array:
     """``ct * partial``, 0 where `ct` is."""
-    if _finite_constant(partial):
-        return lax.mul(ct, partial)
+    if _is_mask(partial) or _finite_constant(partial):
+        return weighted(ct, partial)
     if np.shape(partial) != ct.shape:
         partial = lax.broadcast_in_dim(partial, ct.shape, range(ct.ndim) if np.ndim(partial) else (),
                                        out_sharding=_sharding(ct))

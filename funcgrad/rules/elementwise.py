@@ -307,18 +307,18 @@ def larger(x: Array, y: Array) -> Array:
 
 
 def clamp_min(_out: Aval, low: Array, x: Array, high: Array) -> Array:
-    """1 where `low` is the result; 0 at ties."""
-    return as_number(lax.bitwise_and(less(x, low), less(low, high)), x)
+    """Where `low` is the result; not at ties."""
+    return lax.bitwise_and(less(x, low), less(low, high))
 
 
 def clamp_operand(_out: Aval, low: Array, x: Array, high: Array) -> Array:
-    """1 strictly inside; 0 at ties."""
-    return as_number(lax.bitwise_and(less(low, x), less(x, high)), x)
+    """Strictly inside; not at ties. A mask: what is infinite behind a clamp does not come back through it."""
+    return lax.bitwise_and(less(low, x), less(x, high))
 
 
 def clamp_max(_out: Aval, low: Array, x: Array, high: Array) -> Array:
-    """1 where `high` is the result, also when it lies below `low`; 0 at ties."""
-    return as_number(lax.bitwise_or(less(high, x), less(high, low)), x)
+    """Where `high` is the result, also when it lies below `low`; not at ties."""
+    return lax.bitwise_or(less(high, x), less(high, low))
 
 
 def select_n(active: tuple[bool, ...], ct: Array, _out: Aval, which: Array, *_cases: Aval) -> list[Array | None]:

@@ -445,3 +445,39 @@ def traced_values_among_static_arguments(ad):
 @program
 def cotangent_by_name(ad):
     return ad.vjp(jnp.sin, X)[1](out_ct=X)
+
+
+@program
+def documentation_of_derivatives(ad):
+    def cube(x):
+        """A cube."""
+        return x**3
+
+    partial = functools.partial(loss, scale=2.0)
+    for transform, word in ((ad.grad, "Gradient"), (ad.value_and_grad, "Value and gradient"), (ad.jacrev, "Jacobian"),
+                            (ad.jacfwd, "Jacobian"), (ad.hessian, "Jacobian")):
+        for argnums in (0, (0,)):
+            made = transform(cube, argnums)
+            assert made.__doc__.startswith(f"{word} of cube with respect to positional argument(s) {argnums}. Takes")
+        assert transform(cube).__name__ == transform(cube).__qualname__.rpartition(".")[2] == "cube"
+        assert transform(partial).__name__ == "loss"
+    return ad.grad(partial)(X)
+
+
+@program
+def cotangents_of_the_host_become_arrays(ad):
+    found = [ad.vjp(jnp.copy, X)[1](X), ad.vjp(lambda x: jnp.tile(x, 1), X)[1](X),
+             ad.vjp(lambda x: jnp.split(x, 1), X)[1]([X]), ad.jvp(jnp.copy, (X,), (X,))]
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(found))
+    return found
+
+
+@program
+def infinite_cotangents_end_at_a_clamp(ad):
+    def f(x):
+        return jnp.sum(jax.lax.clamp(np.float32(0), x, np.float32(1)) ** 0.5)
+
+    x = np.array([-1.0, 0.25, 2.0], np.float32)
+    shape = np.full(3, 0.5, np.float32)
+    return (ad.grad(f)(x), jax.jit(ad.grad(f))(x), ad.vjp(lambda x: jax.lax.clamp(-1.0, x, 1.0), 3 * x)[1](np.inf * x),
+            ad.grad(lambda x: jnp.sum(jax.scipy.stats.gamma.cdf(x, shape)))(x))

@@ -114,7 +114,7 @@ def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = No
 
     def after(function: Callable[..., Any], change: Mutation) -> Callable[..., Any]:
         def wrong(*args: Any, **params: Any) -> Any:
-            result = function(*args, **params)
+            result = _as_numbers(function(*args, **params), args)
             if _holds_numbers(result):
                 calls.append(kind)
             return change(result)
@@ -139,6 +139,11 @@ def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = No
     return dataclasses.replace(right, functions=functions, kept=kept if kind == "swapped" else right.kept)
 
 
+def _as_numbers(result: Any, args: Sequence[Any]) -> Any:
+    """A partial that is a mask as zeros and ones of its operand's dtype; all else as it is."""
+    return result.astype(args[1].dtype) if getattr(result, "dtype", None) == jnp.bool_ else result
+
+
 def _holds_numbers(result: Any) -> bool:
     """Whether there is a cotangent, a partial or a pullback in what a rule's function gives."""
     leaves = jax.tree.leaves(result, is_leaf=lambda leaf: isinstance(leaf, Over))
@@ -156,7 +161,7 @@ def _wrong_at_zero(right: VJPRule, calls: list[str]) -> VJPRule:
                 at_zero = lax.eq(operand, lax.full_like(operand, 0))
                 return partial + 3 * lax.convert_element_type(at_zero, partial.dtype)
 
-            return _spoil_one(function(out, *operands, **params), change)
+            return _spoil_one(_as_numbers(function(out, *operands, **params), (out, operand)), change)
 
         return wrong
 

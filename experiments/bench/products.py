@@ -1,7 +1,8 @@
-"""How XLA's CPU backend takes the ways to write a weight's cotangent: `python -m experiments.bench.products`.
+"""How XLA's CPU backend takes the ways to write a cotangent: `python -m experiments.bench.products`.
 
-The figures behind `funcgrad/rules/products.py`, whose forms these are: a sum over two dimensions as it comes and over
-one, a result that is tall and the same computed wide. Times are the least of many rounds, taken in turn.
+The figures behind ADR 7. Of a weight: a sum over two dimensions as it comes and over one, a result that is tall and the
+same computed wide. Of max pooling: scattered to the element chosen, as elsewhere, and as `funcgrad` does on one CPU.
+Times are the least of many rounds, taken in turn.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from jax import lax
 from rich.console import Console
 from rich.table import Table
 
-ROUNDS = 60
+import funcgrad
+
+ROUNDS = 40
 #: (batch, tokens, width, width of the next layer) of a layer over sequences.
 LAYERS = ((4, 256, 1024, 256), (32, 64, 512, 128), (4, 256, 768, 256), (4, 256, 256, 256), (32, 64, 128, 512))
 #: (points, hidden units, classes) of a classifier's last layer.
 LAST_LAYERS = ((2048, 512, 10), (512, 64, 10), (2048, 512, 64), (1024, 1024, 256), (256, 512, 128))
+#: (batch, height, width, channels) of what is pooled in tiles of 2 by 2.
+POOLED = ((64, 32, 32, 4), (64, 28, 28, 32), (32, 64, 64, 64))
 
 Program = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -48,6 +53,16 @@ def layer(product: Program) -> Program:
     return lambda x, ct: product(jnp.tanh(x) * (1 + x), ct)
 
 
+def pooled(x: jax.Array) -> jax.Array:
+    """The largest of each 2 by 2 tile."""
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def pulled_back(vjp: Callable[..., Any]) -> Program:
+    """The cotangent of what is pooled."""
+    return lambda x, ct: vjp(pooled, x)[1](ct)[0]
+
+
 def seconds(programs: Mapping[str, Program], *args: Any) -> dict[str, float]:
     """The least time of each program, over rounds in which each runs once."""
     compiled = {name: jax.jit(program).lower(*args).compile() for name, program in programs.items()}
@@ -72,7 +87,7 @@ def table(title: str, headings: tuple[str, ...], found: Mapping[tuple[int, ...],
 
 
 def main() -> int:
-    """Print both tables."""
+    """Print the tables."""
     def drawn(*shape: int) -> jax.Array:
         return jax.random.normal(jax.random.key(0), shape)
 
@@ -84,6 +99,9 @@ def main() -> int:
     console.print(table("Tall result", ("points", "rows", "columns"), {
         shape: seconds({"tall": as_it_comes, "wide": wide}, drawn(*shape[:2]), drawn(shape[0], shape[2]))
         for shape in LAST_LAYERS}))
+    console.print(table("Max pooling", ("batch", "height", "width", "channels"), {
+        shape: seconds({"jax.vjp": pulled_back(jax.vjp), "funcgrad.vjp": pulled_back(funcgrad.vjp)}, drawn(*shape),
+                       drawn(shape[0], shape[1] // 2, shape[2] // 2, shape[3])) for shape in POOLED}))
     return 0
 
 

@@ -20,7 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 
 from funcgrad._compat import ragged_dot_general_p, scaled_dot_p
 from funcgrad.rule import bilinear, closed_form, unsupported
-from funcgrad.rules.products import Factor, Label, Labels, cpu_product, dimension_numbers, on_one_cpu, positions
+from funcgrad.rules.backend import on_one_cpu
+from funcgrad.rules.products import Factor, Label, Labels, cpu_product, dimension_numbers, positions
 from funcgrad.zeros import PRODUCTS
 
 Array = Any
@@ -96,13 +97,12 @@ def _contract(x: Factor, y: Factor, operand: Any, target: Labels, *, precision: 
     if [*batch, *y.without(x), *x.without(y)] == list(target) != [*batch, *x.without(y), *y.without(x)]:
         x, y, precision = y, x, _swapped(precision)
     labels = [*batch, *x.without(y), *y.without(x)]
-    sharding = _sharding(operand, positions(labels, target))
     dtype = _accumulator(preferred_element_type, operand.dtype)
-    if sharding is None and on_one_cpu():
+    if on_one_cpu(x.value, y.value):
         out = cpu_product(x, y, batch, summed, (precision, _swapped(precision)), dtype)
     else:
         out = lax.dot_general(x.value, y.value, dimension_numbers(x, y, batch, summed), precision=precision,
-                              preferred_element_type=dtype, out_sharding=sharding)
+                              preferred_element_type=dtype, out_sharding=_sharding(operand, positions(labels, target)))
     return _cast(_arranged(out, labels, target), operand.dtype)
 
 

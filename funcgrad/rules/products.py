@@ -20,7 +20,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from jax import lax
 
 Array = Any
@@ -55,11 +54,6 @@ def dimension_numbers(x: Factor, y: Factor, batch: Labels, summed: Labels) -> la
     """Of a `dot_general` of `x` and `y`."""
     return ((positions(summed, x.labels), positions(summed, y.labels)),
             (positions(batch, x.labels), positions(batch, y.labels)))
-
-
-def on_one_cpu() -> bool:
-    """Whether the programs of this process run on one CPU, which also means that no array is laid out over devices."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def cpu_product(x: Factor, y: Factor, batch: Labels, summed: Labels, precisions: tuple[Any, Any], dtype: Any) -> Array:

@@ -18,11 +18,15 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.extend.core import primitives as p
 
 from funcgrad.rule import closed_form, joint, linear, unsupported
+from funcgrad.rules.backend import on_one_cpu
 from funcgrad.vjp import vjp
 
 Array = Any
 Aval = Any
 Masked = tuple[list[Array], np.ndarray]
+
+#: Windows of more elements than this are not written out element by element.
+MOST_POSITIONS = 16
 
 
 def _dilated(size: int, dilation: int) -> int:
@@ -70,6 +74,9 @@ def scatter_to_selected(ct: Array, operand: Array, *, select_prim: Any, window_d
     plain = (
         math.prod(base_dilation) == 1 == math.prod(window_dilation) and min(map(min, padding), default=0) >= 0
     )
+    apart = plain and tuple(window_dimensions) == tuple(window_strides) and not any(map(any, padding))
+    if apart and math.prod(window_dimensions) <= MOST_POSITIONS and on_one_cpu(ct, operand):
+        return _scatter_in_tiles(ct, operand, select_prim, window_dimensions)
     if plain:
         return p.select_and_scatter_add_p.bind(ct, operand, select_prim=select_prim, padding=padding,
                                                window_dimensions=window_dimensions,
@@ -87,6 +94,32 @@ def scatter_to_selected(ct: Array, operand: Array, *, select_prim: Any, window_d
         out = _scatter_by_residue(ct, padded, select_prim, window_dimensions, window_strides, window_dilation)
     cropped = lax.pad(out, np.zeros((), out.dtype), [(-low, -high, 0) for low, high in padding])
     return lax.slice(cropped, (0,) * ct.ndim, cropped.shape, base_dilation)
+
+
+def _scatter_in_tiles(ct: Array, operand: Array, select_prim: Any, sizes: Sequence[int]) -> Array:
+    """`scatter_to_selected` for windows that do not overlap, in elementwise steps over the positions in a window.
+
+    XLA's CPU backend computes indices and scatters, which takes 2 to 40 times as long, channels being many
+    (`python -m experiments.bench.products`). The order of the steps is its own, so NaN is treated alike.
+    """
+    covered = [n * size for n, size in zip(ct.shape, sizes, strict=True)]
+    size = math.prod(sizes)
+    ends = (np.subtract(covered, sizes) + position + 1 for position in np.ndindex(*sizes))
+    values = [lax.slice(operand, position, tuple(map(int, end)), sizes)
+              for position, end in zip(np.ndindex(*sizes), ends, strict=True)]
+    best, chosen = values[0], lax.full(ct.shape, 0, np.int32)
+    for k in range(1, size):
+        kept = select_prim.bind(best, values[k])
+        best = lax.select(kept, best, values[k])
+        chosen = lax.select(kept, chosen, lax.full(ct.shape, k, np.int32))
+    tiles = _interleaved(ct.shape, sizes)
+    along, within = range(0, len(tiles), 2), range(1, len(tiles), 2)
+    places = np.arange(size, dtype=np.int32).reshape(sizes)
+    here = lax.eq(lax.broadcast_in_dim(chosen, tiles, along), lax.broadcast_in_dim(places, tiles, within))
+    out = lax.select(here, lax.broadcast_in_dim(ct, tiles, along), lax.full(tiles, 0, ct.dtype))
+    rest = [(0, n - done, 0) for n, done in zip(operand.shape, covered, strict=True)]
+    out = lax.reshape(out, covered)
+    return out if out.shape == operand.shape else lax.pad(out, np.zeros((), ct.dtype), rest)
 
 
 def _scatter_by_residue(ct: Array, operand: Array, select_prim: Any, sizes: Sequence[int],

@@ -38,6 +38,8 @@ def normal_and_distinct(shape: tuple[int, ...], operand: tuple[int, ...]) -> Cal
 # (label, operand, size, strides, padding, base dilation, window dilation, whether JAX reverses a maximum with it)
 WINDOWS = (
     ("plain", (4, 5), (2, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), (1, 1), True),
+    ("tiles", (2, 4, 6, 2), (1, 2, 3, 1), (1, 2, 3, 1), ((0, 0),) * 4, (1,) * 4, (1,) * 4, True),
+    ("tiles, and a rest", (5, 7), (2, 3), (2, 3), ((0, 0), (0, 0)), (1, 1), (1, 1), True),
     ("strides, padding", (1, 6, 5), (1, 3, 2), (1, 2, 3), ((0, 0), (1, 2), (1, 0)), (1, 1, 1), (1, 1, 1), True),
     ("base dilation", (3, 4), (2, 3), (2, 1), ((1, 0), (0, 2)), (2, 3), (1, 1), True),
     ("window dilation", (7, 6), (3, 2), (2, 1), ((1, 1), (0, 2)), (1, 1), (2, 3), False),

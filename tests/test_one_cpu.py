@@ -1,4 +1,4 @@
-"""Cotangents that are products: written one way on one CPU, another everywhere else, and the same numbers."""
+"""Products and poolings: their cotangents are written one way on one CPU, another elsewhere, with the same numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import funcgrad
 from funcgrad.caches import clear_caches
-from funcgrad.rules import contraction
+from funcgrad.rules import contraction, window
 from tests.cases.case import Case
 from tests.cases.contraction import DOT
 from tests.harness.compare import same_values
@@ -25,7 +25,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None
     """Says whether the rules are to think that they are traced for one CPU."""
 
     def say(one_cpu: bool) -> None:
-        monkeypatch.setattr(contraction, "on_one_cpu", lambda: one_cpu)
+        for family in (contraction, window):
+            monkeypatch.setattr(family, "on_one_cpu", lambda *operands: one_cpu)
         clear_caches()  # the rules' own programs were traced for the other machine
 
     yield say
@@ -107,9 +108,8 @@ def test_a_tall_product_of_each_example(in_axes: tuple[int | None, int], elsewhe
         np.testing.assert_allclose(given, wanted, rtol=1e-6)
 
 
-def test_what_is_laid_out_over_devices_is_never_merged(elsewhere: Callable[[bool], None]) -> None:
+def test_what_is_laid_out_over_devices_is_never_merged() -> None:
     """A mesh with explicit axes: to merge a dimension would be an error there, or move data."""
-    elsewhere(True)
     mesh = jax.make_mesh((1, 1), ("rows", "columns"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
         x = jax.device_put(np.full((2, 3, 4), 0.1, np.float32), jax.P("rows", "columns", None))
@@ -117,3 +117,33 @@ def test_what_is_laid_out_over_devices_is_never_merged(elsewhere: Callable[[bool
         assert "reshape" not in primitives(gradient.__wrapped__, x, jnp.ones((4, 3)))
         np.testing.assert_allclose(gradient(x, jnp.ones((4, 3))), jax.grad(weights_of_rows, 1)(x, jnp.ones((4, 3))),
                                    rtol=1e-6)
+
+
+def test_tiles_choose_what_windows_choose(elsewhere: Callable[[bool], None]) -> None:
+    """Of ties the first, and beside NaN whatever XLA's own order of comparisons gives."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-2, 3, (300, 4, 5)).astype(np.float32)
+    for special in (np.nan, np.inf, -np.inf, -0.0):
+        x[rng.random(x.shape) < 0.1] = special
+    ct = rng.standard_normal((300, 2, 2)).astype(np.float32)
+
+    def pooled(x: Any) -> Any:
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2), (1, 2, 2), "VALID")
+
+    found = []
+    for one_cpu in (True, False):
+        elsewhere(one_cpu)
+        pull = jax.jit(lambda x, ct: funcgrad.vjp(pooled, x)[1](ct)[0])
+        assert ("select_and_scatter_add" in str(jax.make_jaxpr(pull)(x, ct))) != one_cpu
+        found.append(pull(x, ct))
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], jax.vjp(pooled, x)[1](ct)[0])
+
+
+def test_large_and_overlapping_windows_are_left(elsewhere: Callable[[bool], None]) -> None:
+    """Written out element by element they would be long programs."""
+    elsewhere(True)
+    for size, stride in ((3, 2), (17, 17)):
+        pooled = jax.make_jaxpr(funcgrad.grad(lambda x, size=size, stride=stride: jnp.sum(
+            jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (size,), (stride,), "VALID"))))(jnp.ones(40))
+        assert "select_and_scatter_add" in str(pooled)

@@ -73,14 +73,14 @@ def differs(given: np.ndarray, wanted: np.ndarray, allowed: np.ndarray | float) 
         return ~((np.abs(given - wanted) <= allowed) | ((given == wanted) & np.isinf(given)))
 
 
-def worst(given: np.ndarray, wanted: np.ndarray, allowed: np.ndarray | float) -> tuple[int, ...]:
-    """The index of the element that is off by most, in units of what is allowed; NaN first."""
+def worst(given: np.ndarray, wanted: np.ndarray, allowed: np.ndarray | float, most: int = 1) -> list[tuple[int, ...]]:
+    """The indices of the elements that differ by most, in units of what is allowed; NaN first."""
     with np.errstate(all="ignore"):
         excess = np.abs(given - wanted) / np.fmax(allowed, np.finfo(np.float64).tiny)
     excess = np.where(np.isnan(excess), np.inf, excess)
     excess = np.where((given == wanted) & np.isinf(given), 0.0, excess)
-    flat = int(np.argmax(excess)) if excess.size else 0
-    return tuple(int(i) for i in np.unravel_index(flat, given.shape))
+    order = np.argsort(-excess, axis=None, kind="stable")[: min(most, int(np.sum(excess > 1)))]
+    return [tuple(int(i) for i in np.unravel_index(int(flat), given.shape)) for flat in order]
 
 
 def ulp_error(given: complex, wanted: complex, dtype: Any) -> float:

@@ -58,11 +58,13 @@ class Slope:
         return bool(np.isfinite(self.value) and error <= relative * max(size, abs(self.value)))
 
 
-def slope(function: Callable[[float], tuple[float, float]]) -> Slope:
+def slope(function: Callable[[float], tuple[float, float]], value_noise: float = 0.0) -> Slope:
     """The derivative of `function` at 0.
 
     Args:
-      function: gives a value and the size of the terms that it was summed from, which tells its rounding error.
+      function: gives a value and the size of the terms that it was summed from, which tells its rounding error; moving
+        by 1 moves its inputs by about their own size.
+      value_noise: the rounding error of its value, where more is known of it.
     """
     steps = FIRST_STEP * SHRINK ** -np.arange(STEPS)
     with np.errstate(all="ignore"):
@@ -70,6 +72,8 @@ def slope(function: Callable[[float], tuple[float, float]]) -> Slope:
         right, right_size = _values(function, steps)
         left, left_size = _values(function, -steps)
         noise = 4 * EPS * np.fmax(np.fmax(right_size, left_size), size)
+        steepest = np.nanmax(np.abs([right - centre, left - centre]) / steps, initial=0.0)
+        noise = noise + value_noise + 2 * EPS * steepest  # the moved inputs are rounded, too
         value, error = _extrapolated((right - left) / (2 * steps), noise / steps, 2)
         after, after_error = _extrapolated((right - centre) / steps, 2 * noise / steps, 1)
         before, before_error = _extrapolated((centre - left) / steps, 2 * noise / steps, 1)

@@ -15,18 +15,14 @@ import jax
 import numpy as np
 
 from funcgrad.crosscheck.compare import ROUNDINGS, largest, numbers, tiny
-from funcgrad.crosscheck.evidence import SAME_VALUE, Evidence, Index
+from funcgrad.crosscheck.evidence import COARSEST, NO_DIGIT, SAME_VALUE, Evidence, Index
 from funcgrad.crosscheck.exact import UNARY, Run, arithmetic, evaluate_exactly, exact, function
 from funcgrad.crosscheck.oracles import attempt
 from funcgrad.crosscheck.problem import Problem
 from funcgrad.crosscheck.wide import double, widen
 
-#: An answer further off than this part of the slope has no right digit.
-NO_DIGIT = 0.5
 #: A slope of so many roundings of the value is seen by the other oracles, which know more about kinks.
 VISIBLE = 64
-#: Half precision has so few digits that nobody expects one of a slope below a rounding of the value.
-COARSEST = 1e-4
 #: Programs of more inputs are not run with many digits, and of an array so many elements are looked at.
 MOST_INPUTS, SAMPLES = 64, 3
 #: How often inputs and cotangents are moved by their last place to learn what that does to the slope.

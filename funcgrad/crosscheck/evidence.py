@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from funcgrad.crosscheck.compare import (
+    ROUNDINGS,
     differs,
     epsilon,
     largest,
@@ -31,6 +32,7 @@ from funcgrad.crosscheck.oracles import (
     wide_vjp,
 )
 from funcgrad.crosscheck.problem import Problem
+from funcgrad.crosscheck.roundings import rounding_noise
 from funcgrad.crosscheck.wide import double, widen
 
 Index = tuple[int, ...]
@@ -41,6 +43,12 @@ NEIGHBOURS = 12
 NEAR = 1e-6
 #: A value that differs by more in float64 belongs to another branch, sample or sign: then float64 is no oracle.
 SAME_VALUE = 0.1
+#: Half precision has so few digits that nobody expects one of a slope below a rounding of the value.
+COARSEST = 1e-4
+#: So many elements on which an oracle disagrees are looked at, as long as there is an excuse for each.
+SUSPECTS = 3
+#: An answer further off than this part of the slope has no right digit.
+NO_DIGIT = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +150,14 @@ class Evidence:
     @cached_property
     def noise(self) -> float:
         """What rounding explains in a program, relative to the largest element."""
-        noise = self.value_noise if np.isfinite(self.value_noise) else 0.0
-        return noise_of_program(self.problem.eps, self.problem.reductions, noise)
+        problem, value = self.problem, self.value_noise if np.isfinite(self.value_noise) else 0.0
+        noise = noise_of_program(problem.eps, problem.reductions, value)
+        if problem.eps <= COARSEST or not problem.params or problem.name in problem.primitives:
+            return noise
+        # a custom rule in half precision: there the general bound would excuse a factor of two
+        sizes = [(largest(moved), largest(leaf)) for moved, leaf in zip(self.own_noise[0], self.ours, strict=True)]
+        measured = ROUNDINGS * max([problem.eps, value, *(moved / size for moved, size in sizes if size)])
+        return min(noise, measured)
 
     def allowed(self, position: int, wanted: np.ndarray, spread: bool, program: bool,
                 eps: float | None = None) -> np.ndarray:
@@ -168,14 +182,47 @@ class Evidence:
             found = found + self.noise * largest(wanted)
         return self.tolerance * found
 
-    def off(self, position: int, wanted: np.ndarray, program: bool, eps: float | None = None) -> Index | None:
-        """The element that differs by most, None when rounding explains all."""
+    def off(self, position: int, wanted: np.ndarray, program: bool, eps: float | None = None) -> list[Index]:
+        """The elements that differ by most; none when rounding explains all."""
         ours = self.ours[position]
         for spread in (False, True):
             allowed = self.allowed(position, wanted, spread, program, eps)
             if not np.any(differs(ours, wanted, allowed)):
-                return None
-        return worst(ours, wanted, allowed)
+                return []
+        return worst(ours, wanted, allowed, SUSPECTS)
+
+    @cached_property
+    def wide_noise(self) -> float:
+        """What the roundings inside do to the weighed value of the program in float64."""
+        problem = self.problem
+
+        def noise() -> float:
+            with double():
+                values = list(map(widen, problem.values))
+                found = rounding_noise(problem.wide, values)
+                return sum(float(np.sum(leaf * np.abs(numbers(ct))))
+                           for leaf, ct in zip(found, problem.cts, strict=True))
+
+        found = attempt(noise) or 0.0
+        size = sum(float(np.sum(np.abs(numbers(out) * numbers(ct))))
+                   for out, ct in zip(self.wide_outputs or (), problem.cts, strict=False))
+        return found if found <= 1e-8 * max(size, 1.0) else 0.0  # more is a jump (`floor` of a whole number)
+
+    @cached_property
+    def own_noise(self) -> tuple[Answer, Answer]:
+        """What the roundings inside do to funcgrad's answer, and to JAX's."""
+        problem, count = self.problem, len(self.problem.values)
+        inputs = [*problem.values, *problem.cts]
+        nothing = [np.zeros(leaf.shape) for leaf in self.ours]
+        # a rule that computes in less than the function itself has that for its fault
+        found = [attempt(partial(rounding_noise, run, inputs, problem.eps)) or nothing for run in (
+            lambda *x: problem.pulled(x[:count], x[count:]), lambda *x: jax_vjp(problem.fun, x[:count], x[count:]))]
+        return found[0], found[1]
+
+    def rounded(self, position: int, index: Index) -> tuple[float, float]:
+        """What the roundings inside explain of one element of funcgrad's answer, and of JAX's."""
+        ours, theirs = (ROUNDINGS * float(side[position][index]) for side in self.own_noise)
+        return ours, theirs
 
     @cached_property
     def hull(self) -> tuple[Answer, Answer] | None:
@@ -244,7 +291,7 @@ def _slopes(evidence: Evidence, position: int, index: Index) -> Settled | None:
     for unit in (1.0, 1j) if np.iscomplexobj(values[position]) else (1.0,):
         direction = [np.zeros_like(value) for value in values]
         direction[position][index] = size * unit
-        found = difference(evidence.problem, direction)
+        found = difference(evidence.problem, direction, evidence.wide_noise)
         if found is None or not np.all(np.isfinite(found.interval)):
             return None
         sign = 1.0 if unit == 1.0 else -1.0  # Re(ct · i) = -Im(ct)

@@ -16,7 +16,7 @@ import numpy as np
 
 from funcgrad.crosscheck.compare import ROUNDINGS, epsilon, is_inexact, largest, numbers, pairing, tiny
 from funcgrad.crosscheck.digits import Lost, exact_slope, lost_digits
-from funcgrad.crosscheck.evidence import Evidence, Index, Settled, between
+from funcgrad.crosscheck.evidence import NO_DIGIT, Evidence, Index, Settled, between
 from funcgrad.crosscheck.oracles import (
     Answer,
     FiniteDifferences,
@@ -66,7 +66,7 @@ def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, s
     if blind:
         return [Judgement(Verdict.UNSUPPORTED, i, reason=blind) for i in range(len(problem.values))]
     evidence = Evidence(problem, tolerance, seed)
-    suspects: dict[int, tuple[Index, str]] = {}
+    suspects: dict[int, dict[Index, str]] = {}
     lost: dict[int, Lost] = {}
     consulted, kinked = [], False
     for oracle in oracles:
@@ -84,10 +84,11 @@ def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, s
                 under_vmap = judge(dataclasses.replace(problem, ours=tuple(answer)),
                                    [o for o in oracles if not isinstance(o, UnderVmap)], tolerance, seed)
                 if any(judgement.verdict is Verdict.WRONG for judgement in under_vmap):
-                    return [dataclasses.replace(judgement, reason=f"{judgement.reason} (under vmap)")
-                            if judgement.verdict is Verdict.WRONG else judgement for judgement in under_vmap]
+                    return list(map(_under_vmap, under_vmap))
                 continue
-            suspects |= {i: (index, oracle.name) for i, index in found.items() if i not in suspects}
+            for i, places in found.items():
+                known = suspects.get(i, {})
+                suspects[i] = known | {place: oracle.name for place in places if place not in known}
             continue
         paired = _paired(oracle, evidence)
         if paired is None:
@@ -95,16 +96,28 @@ def judge(problem: Problem, oracles: Sequence[Oracle], tolerance: float = 1.0, s
         consulted.append(oracle.name)
         kinked |= paired[0].kinked
         if paired[1] and not suspects:
-            suspects |= {i: (index, oracle.name) for i, index in _locate(oracle, evidence, _disagrees).items()}
+            suspects |= {i: {index: oracle.name} for i, index in _locate(oracle, evidence, _disagrees).items()}
         elif not suspects and _stands_alone(evidence, *paired[::2]):
-            suspects |= {i: (index, ALONE) for i, index in _locate(oracle, evidence, _stands_alone).items()}
+            suspects |= {i: {index: ALONE} for i, index in _locate(oracle, evidence, _stands_alone).items()}
     if not consulted:
         return [Judgement(_unknown(leaf), i, reason="no oracle can judge this operation")
                 for i, leaf in enumerate(evidence.ours)]
-    settled = [_settle(evidence, i, *suspects[i]) if i in suspects else _agreement(evidence, i, consulted, kinked)
+    settled = [_settle_all(evidence, i, suspects[i]) if i in suspects else _agreement(evidence, i, consulted, kinked)
                for i in range(len(problem.values))]
+    settled = [_behind_jax(evidence, judgement, oracles) for judgement in settled]
     return [_without_digits(evidence, i, lost[i]) if i in lost and judgement.verdict in AGREED else judgement
             for i, judgement in enumerate(settled)]
+
+
+def _under_vmap(judgement: Judgement) -> Judgement:
+    """What is said of funcgrad's answer under vmap, which differs from its own answer without.
+
+    Where nobody knows the truth, an answer that depends on being mapped is wrong all the same, and it is funcgrad's.
+    """
+    if judgement.verdict is not Verdict.WRONG:
+        return judgement
+    return dataclasses.replace(judgement, subject=judgement.subject or "funcgrad",
+                               reason=f"{judgement.reason} (under vmap)")
 
 
 def _cannot_be_judged(problem: Problem) -> str:
@@ -130,18 +143,15 @@ def _answer(oracle: Oracle, evidence: Evidence) -> Answer | None:
     return oracle.answer(evidence.problem)
 
 
-def _differences(evidence: Evidence, answer: Answer, program: bool) -> dict[int, Index]:
-    """By position, the element that differs most from an answer; shapes that differ count as their first element."""
+def _differences(evidence: Evidence, answer: Answer, program: bool) -> dict[int, list[Index]]:
+    """By position, the elements that differ most from an answer; shapes that differ count as their first element."""
     eps = None if program else epsilon((*evidence.problem.values, *evidence.problem.outputs))
     program = program and evidence.problem.composite
-    found = {}
+    found: dict[int, list[Index]] = {}
     for i, (ours, wanted) in enumerate(zip(evidence.ours, answer, strict=True)):
-        if not is_inexact(wanted) or not wanted.size:
-            continue
-        index = () if ours.shape != wanted.shape else evidence.off(i, wanted, program, eps)
-        if index is not None:
-            found[i] = index
-    return found
+        if is_inexact(wanted) and wanted.size:
+            found[i] = [()] if ours.shape != wanted.shape else evidence.off(i, wanted, program, eps)
+    return {i: places for i, places in found.items() if places}
 
 
 # ---- oracles that give inner products ----
@@ -259,6 +269,16 @@ def _slopes_add_up(evidence: Evidence, position: int, index: Index) -> bool:
     return True
 
 
+def _settle_all(evidence: Evidence, position: int, suspects: dict[Index, str]) -> Judgement:
+    """The verdict on the first element without an excuse: the one that is off by most may be so at a kink."""
+    judgements = []
+    for index, suspect in suspects.items():
+        judgements.append(_settle(evidence, position, index, suspect))
+        if judgements[-1].verdict not in AGREED:
+            return judgements[-1]
+    return judgements[0]
+
+
 def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Judgement:
     """The verdict on an element that an oracle doubts."""
     ours = evidence.ours[position]
@@ -276,7 +296,7 @@ def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Ju
                         for leaf in (wanted, reference)))
     common: dict[str, Any] = {"position": position, "index": index, "ours": mine, "theirs": yours, "allowed": allowed}
     if settled is None:
-        return _undecided(mine, suspect, common)
+        return _undecided(evidence, suspect, common)
     apart = yours is None or not abs(mine - yours) <= allowed
     if apart and close_by is not None and settled.holds(mine, allowed):
         settled = close_by  # differences alone are too coarse to tell the two answers apart
@@ -284,6 +304,11 @@ def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Ju
     slack += 1e-3 * settled.width if settled.kinked else 0.0
     good = settled.holds(mine, slack)
     theirs_good = yours is None or settled.holds(yours, slack)
+    rounded = [0.0, 0.0]
+    if not (good and theirs_good):  # an answer may round in between, as long as one digit of it is right
+        rounded = [min(noise, NO_DIGIT * abs(settled.value)) for noise in evidence.rounded(position, index)]
+        good = good or settled.holds(mine, slack + rounded[0])
+        theirs_good = theirs_good or yours is None or settled.holds(yours, slack + rounded[1])
     if good and theirs_good:
         verdict = Verdict.CONVENTION if settled.kinked else Verdict.MATCH
         return Judgement(verdict, oracle=settled.known_by, truth=None if settled.kinked else settled.value,
@@ -292,7 +317,7 @@ def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Ju
     bad = mine if not good else yours
     assert bad is not None
     exact = exact_slope(evidence, position, index) if program else None
-    if exact is not None and all(abs(answer - exact) <= allowed + 1e-3 * abs(exact) for answer in (mine, bad)):
+    if exact is not None and all(abs(answer - exact) <= allowed + max(rounded) for answer in (mine, bad)):
         return Judgement(Verdict.MATCH, oracle=ManyDigits().name, truth=exact, **common)
     if subject == "both" and not apart and not _slopes_add_up(evidence, position, index):
         return Judgement(Verdict.CONVENTION, oracle=settled.known_by, **common,
@@ -302,6 +327,18 @@ def _settle(evidence: Evidence, position: int, index: Index, suspect: str) -> Ju
                      reason=_why(evidence, settled, verdict, suspect), **common)
 
 
+def _behind_jax(evidence: Evidence, judgement: Judgement, oracles: Sequence[Oracle]) -> Judgement:
+    """Where JAX is to blame for the element that differs most: whether funcgrad is for another one."""
+    differences = next((oracle for oracle in oracles if isinstance(oracle, FiniteDifferences)), None)
+    if judgement.subject != "jax" or judgement.verdict is not Verdict.WRONG or differences is None:
+        return judgement
+    index = _locate(differences, evidence, _disagrees).get(judgement.position)
+    if index is None:
+        return judgement
+    behind = _settle(evidence, judgement.position, index, differences.name)
+    return behind if behind.verdict is Verdict.WRONG and behind.subject != "jax" else judgement
+
+
 def _without_digits(evidence: Evidence, position: int, lost: Lost) -> Judgement:
     theirs = evidence.theirs
     return Judgement(Verdict.WRONG, position, lost.index, lost.subject, evidence.ours[position][lost.index].item(),
@@ -309,11 +346,14 @@ def _without_digits(evidence: Evidence, position: int, lost: Lost) -> Judgement:
                      ManyDigits().name, "the slope is small, and of the answer not one digit is right")
 
 
-def _undecided(mine: complex, suspect: str, common: dict[str, Any]) -> Judgement:
+def _undecided(evidence: Evidence, suspect: str, common: dict[str, Any]) -> Judgement:
+    mine, yours = common["ours"], common["theirs"]
     if not np.isfinite(mine):
         return Judgement(Verdict.NONFINITE, oracle=suspect, subject="funcgrad", reason="the derivative is not finite",
                          **common)
-    yours = common["theirs"]
+    if yours is not None and abs(mine - yours) <= sum(evidence.rounded(common["position"], common["index"])):
+        return Judgement(Verdict.MATCH, oracle=JaxReverse().name, **common,
+                         reason="the answers differ by no more than the roundings inside explain")
     return Judgement(Verdict.WRONG, oracle=suspect, subject="" if suspect == JaxReverse().name else "funcgrad",
                      truth=None if suspect == JaxReverse().name else yours,
                      reason="the answers differ, and no finite difference can say which is right", **common)

@@ -185,7 +185,7 @@ def tangents(values: Sequence[Array], rng: np.random.Generator, scaled: bool = F
     return found
 
 
-def difference(problem: Problem, direction: Sequence[np.ndarray]) -> Slope | None:
+def difference(problem: Problem, direction: Sequence[np.ndarray], value_noise: float = 0.0) -> Slope | None:
     """The derivative of ``<ct, fun(values + h direction)>`` with respect to h, from values alone."""
     if problem.primitives & NOT_SMOOTHLY_REPEATABLE:
         return None
@@ -203,7 +203,7 @@ def difference(problem: Problem, direction: Sequence[np.ndarray]) -> Slope | Non
             total, size, _ = pairing(run(*moved), cts)
             return total, size
 
-        return attempt(lambda: slope(along))
+        return attempt(lambda: slope(along, value_noise))
 
 
 def _pushed(problem: Problem, direction: Sequence[np.ndarray]) -> tuple[float, float]:

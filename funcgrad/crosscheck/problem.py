@@ -10,7 +10,7 @@ from typing import Any
 from funcgrad import _compat
 from funcgrad.crosscheck.compare import epsilon, is_inexact, largest, numbers
 from funcgrad.crosscheck.recording import record
-from funcgrad.crosscheck.wide import run_wide, wide_graph, wide_operand, widen
+from funcgrad.crosscheck.wide import run_wide, steps_of, wide_graph, wide_operand, widen
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.rule import MapClass, lookup
@@ -86,6 +86,7 @@ def node_problem(node: Node, recording: Recording, cts: Sequence[Array | None],
     operands = [v.value if isinstance(v, Literal) else recording.read(v) for v in node.operands]
     moving = active_positions(node)
     live = tuple(i for i, ct in enumerate(cts) if ct is not None)
+    steps = steps_of(node, recording)
 
     def fun(*values: Array) -> list[Array]:
         given = list(operands)
@@ -102,7 +103,7 @@ def node_problem(node: Node, recording: Recording, cts: Sequence[Array | None],
         for position, value in zip(moving, values, strict=True):
             given[position] = widen(value)
         with _compat.in_mesh(node.mesh):
-            results = run_wide(node.primitive, dict(node.params), given, avals)
+            results = run_wide(node.primitive, dict(node.params), given, avals, steps)
         return [results[i] for i in live]
 
     inner, rule = primitives_in(node), lookup(node.primitive)

@@ -8,6 +8,7 @@ wide program gives the derivative of the function itself, without the roundings 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,8 +19,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 from jax.extend.core import Literal as JaxprLiteral
 
 from funcgrad import _compat
+from funcgrad.crosscheck.loops import MOST_STEPS, bounded, repeated, steps_taken
 from funcgrad.crosscheck.trusting import is_trusted
-from funcgrad.graph import Literal
+from funcgrad.graph import Literal, Node
 from funcgrad.vjp import Recording
 
 Array = Any
@@ -64,15 +66,36 @@ def widen(value: Any) -> Any:
     return jnp.asarray(np.asarray(value).astype(wide_dtype(dtype)))
 
 
-def run_wide(primitive: Primitive, params: dict[str, Any], args: Sequence[Array], avals: Sequence[Any]) -> list[Array]:
+#: What is done to the results of an operation that `evaluate_wide` runs: (primitive's name, types, results) -> results.
+Move = Callable[[str, Sequence[Any], Sequence[Array]], list[Array]]
+_MOVE: contextvars.ContextVar[Move | None] = contextvars.ContextVar("funcgrad moved results", default=None)
+
+
+@contextlib.contextmanager
+def moved_results(move: Move) -> Iterator[None]:
+    """While this block is open, the results of each operation are moved, also inside loops and branches."""
+    token = _MOVE.set(move)
+    try:
+        yield
+    finally:
+        _MOVE.reset(token)
+
+
+def run_wide(primitive: Primitive, params: dict[str, Any], args: Sequence[Array], avals: Sequence[Any],
+             steps: int | None = None) -> list[Array]:
     """One operation in double precision.
 
     Args:
       primitive, params: what the program binds.
       args: its operands, already wide.
       avals: their types in the program itself.
+      steps: how many a `while` loop took, where that is known.
     """
     name = primitive.name
+    if name == "while" and steps is not None:
+        return repeated(params, args, evaluate_wide, steps)
+    if name == "while" and not params["cond_jaxpr"].out_avals[0].shape:
+        return bounded(params, args, evaluate_wide, MOST_STEPS)[1:]
     if name in _HELD:
         held = _closed(params[_HELD[name]])
         if name == "custom_vjp_call" and set(held.jaxpr.outvars) <= set(held.jaxpr.invars):
@@ -87,7 +110,8 @@ def run_wide(primitive: Primitive, params: dict[str, Any], args: Sequence[Array]
     if name in _OWN_PRECISION:
         args = [arg if arg.dtype == aval.dtype else jax.lax.convert_element_type(arg, aval.dtype)
                 for arg, aval in zip(args, avals, strict=True)]
-    elif any(_compat.typeof(arg).dtype != aval.dtype for arg, aval in zip(args, avals, strict=True)):
+    elif _MOVE.get() is not None or any(
+            _compat.typeof(arg).dtype != aval.dtype for arg, aval in zip(args, avals, strict=True)):
         params = {key: _widened(key, value) for key, value in params.items()}
     results = primitive.bind(*args, **primitive.get_bind_params(params))
     return [widen(result) for result in (results if primitive.multiple_results else [results])]
@@ -105,6 +129,9 @@ def evaluate_wide(jaxpr: Any, args: Sequence[Array]) -> list[Array]:
         values = [read(atom) for atom in eqn.invars]
         with eqn.ctx.manager, double():
             results = run_wide(eqn.primitive, eqn.params, values, [atom.aval for atom in eqn.invars])
+            move = _MOVE.get()
+            if move is not None:
+                results = move(eqn.primitive.name, [v.aval for v in eqn.outvars], results)
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.jaxpr.outvars]
 
@@ -117,6 +144,7 @@ def _strong(value: Any, aval: Any) -> Any:
 def wide_graph(recording: Recording) -> Callable[..., list[Array]]:
     """A recording as a function of its inputs, in double precision: ``run(*inputs) -> outputs``."""
     graph = recording.graph
+    steps = {id(node): steps_of(node, recording) for node in graph.nodes if node.primitive.name == "while"}
 
     def run(*inputs: Array) -> list[Array]:
         values: dict[int, Any] = dict(zip(graph.inputs, map(widen, inputs), strict=True))
@@ -127,11 +155,18 @@ def wide_graph(recording: Recording) -> Callable[..., list[Array]]:
             args = [wide_operand(v, values) for v in node.operands]
             avals = [v.aval if isinstance(v, Literal) else graph.avals[v] for v in node.operands]
             with _compat.in_mesh(node.mesh):
-                results = run_wide(node.primitive, dict(node.params), args, avals)
+                results = run_wide(node.primitive, dict(node.params), args, avals, steps.get(id(node)))
             values.update(zip(node.outputs, results, strict=True))
         return [wide_operand(v, values) for v in graph.outputs]
 
     return run
+
+
+def steps_of(node: Node, recording: Recording) -> int | None:
+    """How many steps a `while` loop took in a run."""
+    if node.primitive.name != "while":
+        return None
+    return steps_taken(node.params, [v.value if isinstance(v, Literal) else recording.read(v) for v in node.operands])
 
 
 def wide_operand(operand: Any, values: dict[int, Any]) -> Any:
@@ -186,5 +221,5 @@ def _solve(args: Sequence[Array], *, const_lengths: Any, jaxprs: Any, **params: 
     return x
 
 
-__all__ = ["REJECTION_SAMPLERS", "NotWide", "double", "evaluate_wide", "run_wide", "wide_dtype",
-           "wide_graph", "widen"]
+__all__ = ["REJECTION_SAMPLERS", "NotWide", "double", "evaluate_wide", "moved_results", "run_wide", "steps_of",
+           "wide_dtype", "wide_graph", "widen"]

@@ -15,6 +15,7 @@ import funcgrad
 from funcgrad.crosscheck import digits, exact
 from funcgrad.crosscheck.exact import NotExact, Run, evaluate_exactly
 from funcgrad.crosscheck.oracles import ManyDigits
+from funcgrad.crosscheck.roundings import rounding_noise
 from funcgrad.crosscheck.seeds import SEEDS, run_seed
 
 BY_NAME = {seed.name: seed for seed in SEEDS}
@@ -139,3 +140,37 @@ def test_what_cannot_be_computed_exactly_is_refused(fun: Callable[..., Any], x: 
     program = jax.make_jaxpr(fun)(x)
     with pytest.raises(NotExact, match=words):
         evaluate_exactly(program, [exact.exact(x)], Run())
+
+
+# ---- rounding inside ----
+
+
+@pytest.mark.parametrize("fun, x", [
+    (lambda x: jax.nn.logsumexp(jnp.stack([x, 0 * x])), f64(-50.0)),  # flat in float64 only because 1 + e^-50 is 1
+    (lambda x: 1 + x, f64(-1 + 2e-7)),  # the moved input is rounded, which counts beside a small value
+    (jax.scipy.special.i0e, np.float32(1e4)),  # a difference of two functions in each rule that there is
+    (lambda x: x - jnp.tanh(x), np.float32(1e-3)), (lambda x: x - jnp.tanh(x), np.float32(1e-4)),
+    (lambda x: -jnp.log(jax.nn.sigmoid(x) + 1e-7), np.float32(16.0)),
+    (lambda x: jnp.exp(-x * x), np.float32(12.0)), (jax.scipy.special.erf, np.float32(6.0)),
+    (jax.nn.sigmoid, np.float32(-100.0)), (lambda x: jax.nn.softmax(jnp.stack([x, 0 * x]))[0], np.float32(-80.0))])
+def test_what_the_roundings_inside_explain_is_no_alarm(fun: Callable[..., Any], x: Any) -> None:
+    report = funcgrad.check(fun, x)
+    assert report.ok, str(report)
+
+
+def test_roundings_inside_excuse_no_answer_without_a_right_digit() -> None:
+    @jax.custom_vjp
+    def sinc(x: Any) -> Any:
+        return jnp.where(x == 0, 1.0, jnp.sin(x) / x)
+
+    sinc.defvjp(lambda x: (sinc(x), x), lambda x, ct: (ct * (jnp.cos(x) - jnp.sin(x) / x) / x,))
+    assert not funcgrad.check(sinc, np.float32(1e-4)).ok
+    assert funcgrad.check(sinc, np.float32(0.5)).ok
+
+
+def test_noise_is_that_of_the_operations_and_of_no_other() -> None:
+    moved = rounding_noise(lambda x: [x - jnp.tanh(x), jnp.concatenate([x, -x])[::-1]], [np.array([1e-3], np.float32)])
+    assert 0.2e-10 < moved[0][0] < 3e-10  # a last place of tanh(0.001)
+    assert np.all(moved[1] == 0)
+    looped = rounding_noise(lambda x: [lax.scan(lambda c, _: (c * 1.5, None), x, None, length=9)[0]], [f64(1.0)])
+    assert 1e-15 < looped[0] < 2e-13

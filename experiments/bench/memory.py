@@ -23,7 +23,8 @@ def peak_of(workload: str, peer: str) -> int | None:
     return int(done.stdout) if done.returncode == 0 else None
 
 
-def _peak() -> int:
+def peak_bytes() -> int:
+    """The most memory that this process has ever held."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage there begins with the peak of the process that started this one
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -37,10 +38,10 @@ def main(workload: str, peer: str) -> None:
     problem = {entry.name: entry for entry in (*EAGER, *CHAINS)}[workload].build(False, PEERS)
     args = problem.arguments_of(peer)
     jax.block_until_ready(args)
-    before = _peak()
+    before = peak_bytes()
     for _ in range(10):
         jax.block_until_ready(problem.programs[peer](*args))
-    print(_peak() - before)
+    print(peak_bytes() - before)
 
 
 if __name__ == "__main__":

@@ -72,13 +72,13 @@ def headlines(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_tables(page: str, text: str) -> str:
-    """A page with its measured part replaced; raises ValueError when its marks are not there."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def with_tables(page: str, text: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """A page with what is between the marks replaced; raises ValueError when they are not there."""
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"the page has no part between {BEGIN!r} and {END!r}.\nTo fix: put both lines in.")
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+        raise ValueError(f"the page has no part between {marks[0]!r} and {marks[1]!r}.\nTo fix: put both lines in.")
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
 
 
 def main(options: Options) -> int:

@@ -18,7 +18,7 @@ import pytest
 from jax import lax
 
 import funcgrad
-from experiments.bench import workloads
+from experiments.bench import scaling, workloads
 from experiments.bench.measure import compiled_figures, contraction_flops, counted_compilations, equations
 from experiments.bench.page import DOCS, headlines, tables, with_tables
 from experiments.bench.problem import BUDGET, JAX, MINIMAL, OURS, POLICIES
@@ -230,3 +230,18 @@ def test_pullbacks_of_equal_programs_have_equal_structure(make: Callable[[], Cal
     with counted_compilations() as seen:
         consume(second, other)
     assert seen == []
+
+
+@pytest.mark.parametrize("peer", scaling.PARTS)
+def test_a_chain_is_measured_stage_by_stage(peer: str) -> None:
+    """And its table gives each stage by operation."""
+    found = scaling.measure_here(200, peer)
+    assert set(found) == set(scaling.PARTS[peer])
+    assert all(found[part] > 0 for part in scaling.PARTS[peer] if part != "peak")
+
+
+def test_the_table_of_chains_is_by_operation() -> None:
+    """2 s and 10 MB for 1,000 operations are 2,000 µs and 10 kB each."""
+    figures = {peer: {part: 1e7 if part == "peak" else 2.0 for part in parts} for peer, parts in scaling.PARTS.items()}
+    row = scaling.table({1_000: figures}).splitlines()[-1]
+    assert row == "| 1,000 | 2000.0 µs | 2000.0 µs | 2000.0 µs | 10.00 kB | 2000.0 µs | 10.00 kB |"

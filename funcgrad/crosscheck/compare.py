@@ -148,7 +148,8 @@ def pairing(first: Sequence[Any], second: Sequence[Any]) -> tuple[float, float, 
     """
     total = size = squares = 0.0
     for a, b in zip(first, second, strict=True):
-        terms = np.real(numbers(a) * numbers(b))
+        with np.errstate(invalid="ignore", over="ignore"):
+            terms = np.real(numbers(a) * numbers(b))
         total += float(np.sum(terms))
         size += float(np.sum(np.abs(terms)))
         squares += float(np.sum(np.square(terms)))

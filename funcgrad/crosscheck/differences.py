@@ -72,7 +72,8 @@ def slope(function: Callable[[float], tuple[float, float]], value_noise: float =
         right, right_size = _values(function, steps)
         left, left_size = _values(function, -steps)
         noise = 4 * EPS * np.fmax(np.fmax(right_size, left_size), size)
-        steepest = np.nanmax(np.abs([right - centre, left - centre]) / steps, initial=0.0)
+        steep = np.abs([right - centre, left - centre]) / steps
+        steepest = np.max(steep, where=np.isfinite(steep), initial=0.0)
         noise = noise + value_noise + 2 * EPS * steepest  # the moved inputs are rounded, too
         value, error = _extrapolated((right - left) / (2 * steps), noise / steps, 2)
         after, after_error = _extrapolated((right - centre) / steps, 2 * noise / steps, 1)

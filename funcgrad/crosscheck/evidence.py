@@ -15,6 +15,7 @@ from funcgrad.crosscheck.compare import (
     largest,
     noise_of_program,
     numbers,
+    pairing,
     rounding,
     spread_of,
     tiny,
@@ -204,8 +205,8 @@ class Evidence:
                            for leaf, ct in zip(found, problem.cts, strict=True))
 
         found = attempt(noise) or 0.0
-        size = sum(float(np.sum(np.abs(numbers(out) * numbers(ct))))
-                   for out, ct in zip(self.wide_outputs or (), problem.cts, strict=False))
+        size = pairing(self.wide_outputs, problem.cts)[1] if self.truth_is_usable and self.wide_outputs else 0.0
+        found = found if np.isfinite(size) else 0.0
         return found if found <= 1e-8 * max(size, 1.0) else 0.0  # more is a jump (`floor` of a whole number)
 
     @cached_property

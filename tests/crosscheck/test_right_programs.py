@@ -137,9 +137,6 @@ LOOPS: dict[str, Any] = {
     "newton, until": (lambda a: lax.while_loop(
         lambda s: jnp.abs(s * s - a) > 1e-6 * a, lambda s: 0.5 * (s + a / s), a), f32(7.0)),
     "pendulum": (pendulum, X[:2]), "sinkhorn": (sinkhorn, A),
-    "custom root": (lambda a: lax.custom_root(
-        lambda x: x**3 - a, 1.0, lambda f, x: lax.fori_loop(0, 30, lambda _, x: x - f(x) / (3 * x * x), x),
-        lambda g, y: y / g(1.0)), f32(5.0)),
 }
 ALGEBRA: dict[str, Any] = {
     "normal logpdf": (lambda m, c: stats.multivariate_normal.logpdf(jnp.arange(4.0) / 3, m, c), X[:4], P),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib import patheffects
+from matplotlib import font_manager, patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure, FigureBase
@@ -19,15 +20,24 @@ from experiments.datasets import Dataset
 from experiments.model import Parameters
 from experiments.views import HiddenView, PlaneView
 
-# Okabe and Ito's palette: it stays apart for colour-blind readers. Eight colours and seven markers make 56
-# different classes.
-CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+# Okabe and Ito's palette and two dark colours more, for the ten digits: it stays apart for colour-blind readers. Ten
+# colours and seven markers make 70 different classes.
+CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#661100",
+                 "#332288")
+ON_DARK = {"#000000": "#FFFFFF", "#661100": "#A65628", "#332288": "#9B8CFF"}
+"""What stands for the colours that cannot be seen on a dark ground."""
 MARKERS = "os^Dv<P"
 LINE_COLOUR = "#333333"
 UNIT_MAP = LinearSegmentedColormap.from_list("unit", ["#9C7FB8", "#FFFFFF", "#4D9A5B"])
 """Purple below zero, white at zero, green above."""
 
+# Letters that Matplotlib's own font lacks come from these, where they are installed.
+_MORE_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "WenQuanYi Zen Hei", "IPAGothic",
+               "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Noto Sans", "Arial Unicode MS")
+FONTS = ["DejaVu Sans", *(name for name in _MORE_FONTS if name in font_manager.get_font_names())]
+
 STYLE = {
+    "font.family": FONTS,
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -81,7 +91,12 @@ def make_scene(parameters: Parameters, data: Dataset) -> Scene:
 
 def draw_all(folder: Path, parameters: Parameters, data: Dataset, curves: Curves) -> None:
     """Write every picture of `outputs.PICTURES` into the folder."""
-    with matplotlib.rc_context(STYLE):
+    strange = letters_without_a_glyph("".join((*data.feature_names, *data.class_names, data.name)))
+    if strange:
+        warnings.warn(f"no font here has the letters {strange!r}: the pictures show boxes in their place. To fix: "
+                      "install one that has them, as Noto Sans CJK.", stacklevel=2)
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # that has been said, once
         scene = make_scene(parameters, data)
         _single(folder / "1_lines.png", scene, draw_lines, scene.plane.note)
         units_figure(scene).savefig(folder / "2_units.png")
@@ -89,6 +104,12 @@ def draw_all(folder: Path, parameters: Parameters, data: Dataset, curves: Curves
         _single(folder / "4_decision.png", scene, draw_decision, scene.plane.note)
         training_figure(data, curves).savefig(folder / "5_training.png")
         stages_figure(scene).savefig(folder / "stages.png")
+
+
+def letters_without_a_glyph(text: str) -> str:
+    """The letters of a text that none of the fonts can draw, each once."""
+    fonts = [font_manager.get_font(font_manager.findfont(name)) for name in FONTS]
+    return "".join(sorted(c for c in set(text) if not any(font.get_char_index(ord(c)) for font in fonts)))
 
 
 def _single(path: Path, scene: Scene, draw: Callable[[Axes, Scene], None], note: str) -> None:
@@ -103,7 +124,8 @@ def _single(path: Path, scene: Scene, draw: Callable[[Axes, Scene], None], note:
 def _note_above(figure: Figure, note: str) -> None:
     if note:
         figure.text(0.99, 0.995, note, fontsize=8.5, color="#555555", ha="right", va="top")
-        figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))
+        room = (note.count("\n") + 1) * 0.19 / figure.get_figheight()  # a line of this size is 0.19 inches high
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - room))
 
 
 def _legend_below(figure: Figure, *panels: Axes) -> None:

@@ -6,7 +6,11 @@ const slider = find("checkpoint"), chooser = find("example");
 const state = {checkpoint: data.checkpoints.length - 1, example: data.examples.length - 1, turn: -0.7, playing: 0};
 const shapes = "os^Dv<P";
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const colour = (label) => data.colours[label % data.colours.length];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const colour = (label) => { // black is not seen on a dark ground
+  const name = data.colours[label % data.colours.length];
+  return dark.matches && data.onDark[name] || name;
+};
 
 // ---- drawing in data coordinates ----
 
@@ -233,8 +237,7 @@ find("surface").addEventListener("pointerup", () => { held = null; });
 find("surface").addEventListener("keydown", (event) => { if (event.key === "ArrowLeft" || event.key === "ArrowRight") { turn(event.key === "ArrowLeft" ? -0.15 : 0.15); event.preventDefault(); } });
 document.addEventListener("keydown", (event) => { if (event.key === " " && !["BUTTON", "SELECT"].includes(event.target.tagName)) { play(); event.preventDefault(); } });
 window.addEventListener("resize", () => show(false));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(false));
-find("legend").append(...data.classes.map((name, label) => {
+const legend = () => find("legend").replaceChildren(...data.classes.map((name, label) => {
   const entry = document.createElement("span"), canvas = document.createElement("canvas");
   canvas.width = canvas.height = 28;
   Object.assign(canvas.style, {width: "14px", height: "14px", border: "0", display: "inline-block", aspectRatio: "auto", verticalAlign: "-2px"});
@@ -244,4 +247,6 @@ find("legend").append(...data.classes.map((name, label) => {
   entry.append(canvas, ` ${name}`);
   return entry;
 }));
+dark.addEventListener("change", () => { legend(); show(false); });
+legend();
 show();

@@ -44,6 +44,7 @@ def write(path: Path, trained: Trained, data: Dataset) -> None:
     units = views.unit_order(trained.parameters, data)[:MAX_UNITS]
     content = {
         "name": data.name, "classes": list(data.class_names), "colours": plots.CLASS_COLOURS,
+        "onDark": plots.ON_DARK,
         "plane": {"points": _rounded(plane.train[shown]), "limits": plane.limits.tolist(), "axes": plane.axis_names,
                   "note": plane.note},
         "labels": data.train_labels[shown].tolist(), "more": len(data.train_labels) - len(shown),

@@ -75,7 +75,8 @@ def plane_view(data: Dataset) -> PlaneView:
     centre = data.train_features.mean(axis=0)
     train, test = (data.train_features - centre) @ directions, (data.test_features - centre) @ directions
     features, share = data.train_features.shape[1], shares.sum()
-    note = f"{features} features, seen in their two main directions ({share:.0%} of the variance)"
+    note = (f"{features} features, seen in the plane of their two main directions ({share:.0%} of the variance):\n"
+            "lines and regions as that plane cuts them, points projected onto it")
     return PlaneView(
         train,
         test,

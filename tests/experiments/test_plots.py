@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import matplotlib
 import numpy as np
@@ -9,6 +11,17 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from experiments import datasets, model, plots
+
+
+def test_each_of_ten_classes_has_a_colour_of_its_own_on_light_and_on_dark() -> None:
+    on_dark = [plots.ON_DARK.get(colour, colour) for colour in plots.CLASS_COLOURS]
+    assert len(set(plots.CLASS_COLOURS)) == len(set(on_dark)) == 10
+    assert math.gcd(len(plots.CLASS_COLOURS), len(plots.MARKERS)) == 1  # so that colour and marker repeat together late
+
+
+def test_letters_that_no_font_has_are_told_once() -> None:
+    assert plots.letters_without_a_glyph("Größe, длина, μ") == ""
+    assert plots.letters_without_a_glyph("a\U00013000b\U00013000") == "\U00013000"
 
 
 @pytest.mark.parametrize("name", ["digits", "spiral", "wine"])

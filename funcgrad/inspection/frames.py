@@ -101,6 +101,11 @@ def _is_users(file: str) -> bool:
     return not file.startswith(_FOREIGN) or (_SITE_PACKAGES in file and not file.startswith(_FOREIGN[:2]))
 
 
+def is_library(file: str) -> bool:
+    """Whether a file was installed, and is not the user's to change."""
+    return _SITE_PACKAGES in file
+
+
 def _text(file: str, span: Span) -> str:
     first, last, begin, end = span
     lines = [linecache.getline(file, number).encode() for number in range(first, last + 1)]  # columns count bytes

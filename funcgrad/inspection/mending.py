@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import ast
 import linecache
+import math
+from collections.abc import Mapping
 from functools import lru_cache
 
 from funcgrad.inspection.places import Line, Place
 
-#: For an operation what goes wrong at the edge of its domain, and what to write instead; {x} is its first operand.
-_REMEDIES: dict[str, tuple[str, ...]] = {
-    "sqrt": ("jnp.sqrt({x} + tiny)", "the slope of a square root at 0 is infinite"),
-    "rsqrt": ("lax.rsqrt({x} + tiny)", "the reciprocal of a square root at 0 is infinite"),
-    "cbrt": ("jnp.cbrt({x} + tiny)", "the slope of a cube root at 0 is infinite"),
-    "log": ("jnp.log(jnp.maximum({x}, tiny))", "the logarithm of 0 is infinite"),
-    "log1p": ("jnp.log1p(jnp.maximum({x}, tiny - 1))", "the logarithm of 0 is infinite"),
-    "div": ("{x} / jnp.where({y} == 0, 1.0, {y})", "a division by 0"),
-    "pow": ("jnp.maximum({x}, tiny) ** {y}", "a power of 0, or a negative number, has no finite slope there"),
-    "exp": ("jnp.exp(jnp.minimum({x}, limit))", "the exponential overflows"),
-    "exp2": ("jnp.exp2(jnp.minimum({x}, limit))", "the exponential overflows"),
-    "acos": ("jnp.arccos(jnp.clip({x}, tiny - 1, 1 - tiny))", "the slope at -1 and 1 is infinite"),
-    "asin": ("jnp.arcsin(jnp.clip({x}, tiny - 1, 1 - tiny))", "the slope at -1 and 1 is infinite"),
-    "atanh": ("jnp.arctanh(jnp.clip({x}, tiny - 1, 1 - tiny))", "it is infinite at -1 and 1"),
-    "acosh": ("jnp.arccosh(jnp.maximum({x}, 1 + tiny))", "the slope at 1 is infinite"),
-    "atan2": ("jnp.where(({x} == 0) & ({y} == 0), 1.0, {y}) as the second argument", "(0, 0) has no angle"),
-    "integer_pow": ("jnp.where({x} == 0, 1.0, {x}) as the base", "a negative power of 0 is infinite"),
-}  # fmt: skip
+#: For an operation what to write instead, with operands x and y, and what goes wrong at the edge of its domain.
+_REMEDIES: dict[str, tuple[str, str]] = {
+    "sqrt": ("jnp.sqrt(x + tiny)", "the slope of a square root at 0 is infinite"),
+    "rsqrt": ("lax.rsqrt(x + tiny)", "the reciprocal of a square root at 0 is infinite"),
+    "cbrt": ("jnp.cbrt(x + tiny)", "the slope of a cube root at 0 is infinite"),
+    "log": ("jnp.log(jnp.maximum(x, tiny))", "the logarithm of 0 is infinite"),
+    "log1p": ("jnp.log1p(jnp.maximum(x, tiny - 1))", "the logarithm of 0 is infinite"),
+    "div": ("x / jnp.where(y == 0, 1.0, y)", "a division by 0"),
+    "pow": ("jnp.maximum(x, tiny) ** y", "a power of 0, or a negative number, has no finite slope there"),
+    "exp": ("jnp.exp(jnp.minimum(x, limit))", "the exponential overflows"),
+    "exp2": ("jnp.exp2(jnp.minimum(x, limit))", "the exponential overflows"),
+    "acos": ("jnp.arccos(jnp.clip(x, tiny - 1, 1 - tiny))", "the slope at -1 and 1 is infinite"),
+    "asin": ("jnp.arcsin(jnp.clip(x, tiny - 1, 1 - tiny))", "the slope at -1 and 1 is infinite"),
+    "atanh": ("jnp.arctanh(jnp.clip(x, tiny - 1, 1 - tiny))", "it is infinite at -1 and 1"),
+    "acosh": ("jnp.arccosh(jnp.maximum(x, 1 + tiny))", "the slope at 1 is infinite"),
+    "atan2": ("jnp.arctan2(x, jnp.where((x == 0) & (y == 0), 1.0, y))", "(0, 0) has no angle"),
+    "integer_pow": ("jnp.where(x == 0, 1.0, x) ** y", "a negative power of 0 is infinite"),
+}
+#: What functions of NumPy are called here.
+_CALLED = {"arccos": "acos", "arcsin": "asin", "arctanh": "atanh", "arccosh": "acosh", "arctan2": "atan2",
+           "power": "pow", "divide": "div", "true_divide": "div"}
+_ALL_IMPOSSIBLE = ("all operands of `{call}` are -inf, and so is the result: use a large finite number, "
+                   "`jnp.finfo(x.dtype).min`, in place of -inf, or leave such rows out.")
+_ZERO_TIMES_INFINITY = ("0 times an infinity: use a large finite number, `jnp.finfo(x.dtype).min`, in place of "
+                        "-inf; in p · log(p) write `jnp.log(jnp.where(p > 0, p, 1.0))`.")
 #: Functions that are written so as to stay finite.
 _BETTER = {
     "exp": "`jax.nn.softmax`, `jax.nn.logsumexp`, `jax.nn.softplus` and `jnp.logaddexp` take out the largest "
@@ -66,12 +75,13 @@ def mends(place: Place, hidden_by: Line | None) -> tuple[str, ...]:
         found.append(_double_where(place, hidden_by))
     if place.cotangent == 0 or (hidden_by is not None and place.phase == "value"):
         found.append(_STRONG_ZEROS)
+    if place.caller is not None:
+        found.append(f"{place.file.rsplit('/', 1)[-1]} is a library's: keep what your own line gives it away from this "
+                     f"point\nnow:  {place.caller.code}")
     if name in _REMEDIES:
-        remedy, why = _REMEDIES[name]
-        x, y = _operand_texts(place)
-        text = f"{why}: write `{remedy.format(x=x, y=y)}`"
-        tiny = ", with a `tiny` that suits the scale of your numbers" if "tiny" in remedy else ""
-        found.append(f"{text}{tiny}.{_in_place_of(place)}")
+        found.append(_remedy(place, name))
+    if name == "mul" and 0.0 in place.operands and any(map(math.isinf, place.operands)):
+        found.append(_ZERO_TIMES_INFINITY + _in_place_of(place))
     found += [f"{table[name]}." for table in (_MATRICES, _BETTER) if name in table]
     if any("custom" in entry.what for entry in place.inside):
         found.append("this line belongs to a derivative rule of your own (custom_jvp or custom_vjp): mend the rule.")
@@ -80,6 +90,23 @@ def mends(place: Place, hidden_by: Line | None) -> tuple[str, ...]:
 
 def _general(place: Place) -> str:
     return f"keep the operands of `{place.operation}` away from this point{_in_place_of(place) or '.'}"
+
+
+def _remedy(place: Place, name: str) -> str:
+    """What to write instead of the operation, in the user's own words as far as the line shows them."""
+    (template, why), call = _REMEDIES[name], _tree(place.expression)
+    operands = _operands_of(call, name)
+    called = _last_name(call)
+    if operands is None and name == "log" and called == "logsumexp":
+        return _ALL_IMPOSSIBLE.format(call=called) + _in_place_of(place)
+    text = _smoothed(call) if operands is None and name == "sqrt" else ""
+    if operands is not None and name == "div" and _smoothed(operands.get("y")):
+        text = _filled("x / y", {**operands, "y": _parsed(_smoothed(operands["y"]))})
+    if not text and operands is None and called:  # `jnp.angle(z)`: nobody wrote this operation
+        return f"{why}; `{called}` computes it inside: keep its operand away from this point.{_in_place_of(place)}"
+    text = text or _filled(template, {**(operands or {}), **_limit(name, place.type)})
+    tiny = ", with a `tiny` that suits the scale of your numbers" if "tiny" in text else ""
+    return f"{why}: write `{text}`{tiny}.{_in_place_of(place)}"
 
 
 def _in_place_of(place: Place) -> str:
@@ -138,19 +165,60 @@ def _replaced(tree: ast.AST | None, call: ast.AST | None, operand: ast.AST) -> s
     return ast.unparse(tree).replace(old, ast.unparse(Rename().visit(ast.parse(old, mode="eval").body)))
 
 
-def _operand_texts(place: Place) -> tuple[str, str]:
-    """How the user wrote the operands; `x` and `y` where that is not to be seen."""
-    call = _tree(place.expression)
+# ---- the operation, in the user's own words ----
+
+
+def _operands_of(call: ast.expr | None, operation: str) -> dict[str, ast.expr] | None:
+    """The operands as the user wrote them; None where the line does not show the operation itself."""
     if isinstance(call, ast.BinOp):
-        return ast.unparse(call.left), ast.unparse(call.right)
-    simple = {"arccos": "acos", "arcsin": "asin", "arctanh": "atanh", "arccosh": "acosh", "arctan2": "atan2",
-              "power": "pow", "divide": "div", "true_divide": "div"}
-    if isinstance(call, ast.Call) and call.args:
-        called = ast.unparse(call.func).rsplit(".", 1)[-1]
-        if simple.get(called, called) == place.operation.split()[0]:
-            texts = list(map(ast.unparse, call.args))
-            return texts[0], texts[1] if len(texts) > 1 else "y"
-    return "x", "y"
+        return {"x": call.left, "y": call.right}
+    if isinstance(call, ast.Call) and call.args and _CALLED.get(_last_name(call), _last_name(call)) == operation:
+        return dict(zip("xy", call.args, strict=False))
+    return None
+
+
+def _last_name(call: ast.expr | None) -> str:
+    """Of ``jnp.linalg.norm(x)``: ``norm``."""
+    return ast.unparse(call.func).rsplit(".", 1)[-1] if isinstance(call, ast.Call) else ""
+
+
+def _smoothed(call: ast.expr | None) -> str:
+    """A root, a standard deviation or a length with something added under its root; empty for other expressions."""
+    if not isinstance(call, ast.Call) or any(isinstance(part, ast.Starred) for part in call.args):
+        return ""
+    name, options = _last_name(call), {option.arg for option in call.keywords}
+    if name == "sqrt" and len(call.args) == 1:
+        return _filled("jnp.sqrt(x + tiny)", {"x": call.args[0]})
+    if name == "std" and isinstance(call.func, ast.Attribute):
+        variance = ast.Call(ast.Attribute(call.func.value, "var"), call.args, call.keywords)
+        return _filled("jnp.sqrt(x + tiny)", {"x": variance})
+    if name == "norm" and len(call.args) == 1 and options <= {"axis", "keepdims"}:
+        squares = _filled("x ** 2", {"x": call.args[0]})
+        along = "".join(f", {ast.unparse(option)}" for option in call.keywords)
+        return f"jnp.sqrt(jnp.sum({squares}{along}) + tiny)"
+    return ""
+
+
+def _limit(operation: str, array: str) -> dict[str, ast.expr]:
+    """The largest whole exponent whose power is a number of an array's type."""
+    largest = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4e38, "float64": 1.79e308}.get(array.split("[")[0])
+    if largest is None:
+        return {}
+    return {"limit": ast.Constant(float(math.floor(math.log2(largest) if operation == "exp2" else math.log(largest))))}
+
+
+def _filled(template: str, parts: Mapping[str, ast.expr]) -> str:
+    """The text of a template with expressions put in for its names, in brackets where they need them."""
+
+    class Fill(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.expr:
+            return parts.get(node.id, node)
+
+    return ast.unparse(Fill().visit(_parsed(template)))
+
+
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
 
 
 @lru_cache(maxsize=1024)

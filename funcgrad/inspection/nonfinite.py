@@ -117,7 +117,7 @@ def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...], aroun
     ct = birth.search.cts.get(node.outputs[0]) if origin.backward and is_elementwise(node) else None
     operands = _operands_at(birth, index) if is_elementwise(node) else ()
     own = jax.core.ShapedArray(aval.shape[len(shards):], aval.dtype)  # as one shard sees it
-    return Place(line.operation, line.file, line.line, line.function, line.code, line.expression,
+    return Place(line.operation, line.file, line.line, line.function, line.code, line.expression, line.caller,
                  "cotangent" if origin.backward else "value", text, index[len(shards):], own.str_short(), operands,
                  None if ct is None else _element(ct, index), (*way, *batch))
 

@@ -8,7 +8,7 @@ import linecache
 from typing import Any
 
 from funcgrad.graph import Node
-from funcgrad.inspection.frames import user_frames
+from funcgrad.inspection.frames import Frame, is_library, user_frames
 from funcgrad.inspection.naming import operation_name
 from funcgrad.inspection.replay import Inside
 
@@ -22,6 +22,7 @@ class Line:
       file, line, function: where the user's program was; empty and 0 where nobody knows.
       code: the text of that line.
       expression: the part of it that ran.
+      caller: where that line is a library's, the user's own line that led there.
     """
 
     operation: str
@@ -30,6 +31,7 @@ class Line:
     function: str = ""
     code: str = ""
     expression: str = ""
+    caller: Line | None = None
 
     @staticmethod
     def of(node: Node) -> Line:
@@ -39,9 +41,14 @@ class Line:
         frames = user_frames(node.source)
         if not frames:
             return Line(operation)
-        frame = frames[-1]
-        return Line(operation, frame.file, frame.line, frame.name, linecache.getline(frame.file, frame.line).strip(),
-                    frame.expression)
+        own = [frame for frame in frames if not is_library(frame.file)]
+        caller = Line._at(operation, own[-1]) if own and is_library(frames[-1].file) else None
+        return dataclasses.replace(Line._at(operation, frames[-1]), caller=caller)
+
+    @staticmethod
+    def _at(operation: str, frame: Frame) -> Line:
+        code = linecache.getline(frame.file, frame.line).strip()
+        return Line(operation, frame.file, frame.line, frame.name, code, frame.expression)
 
     @property
     def where(self) -> str:
@@ -134,6 +141,8 @@ class Nonfinite:
         if place.line:
             lines.append(f"  at:      {place.where}")
             lines.append(f"             {place.code}")
+        if place.caller is not None:
+            lines += [f"  called:  {place.caller.where}", f"             {place.caller.code}"]
         if place.inside:
             lines.append(f"  inside:  {' › '.join(map(str, place.inside))}")
         if self.hidden_by is not None:

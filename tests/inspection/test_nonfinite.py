@@ -221,6 +221,63 @@ def test_a_mend_reads_the_line_whatever_stands_there() -> None:
     assert mends(Place("some_new_operation"), None)
 
 
+WRITTEN = {
+    "quotient": (lambda x: jnp.sum((x - jnp.mean(x)) / jnp.sqrt(jnp.var(x))), jnp.ones(3),
+                 "(x - jnp.mean(x)) / jnp.sqrt(jnp.var(x) + tiny)"),
+    "std": (lambda x: jnp.std(x), jnp.ones(3), "jnp.sqrt(jnp.var(x) + tiny)"),
+    "method": (lambda x: jnp.sum(x.std(axis=0)), jnp.ones((3, 2)), "jnp.sqrt(x.var(axis=0) + tiny)"),
+    "norm": (lambda x: jnp.sum(jnp.linalg.norm(x, axis=1)), jnp.array([[0.0, 0.0], [3.0, 4.0]]),
+             "jnp.sqrt(jnp.sum(x ** 2, axis=1) + tiny)"),
+    "unit": (lambda x: jnp.sum(x / jnp.linalg.norm(x)), jnp.zeros(2), "x / jnp.sqrt(jnp.sum(x ** 2) + tiny)"),
+    "half": (lambda x: jnp.log1p(jnp.exp(2 * x)), jnp.float16(6), "jnp.exp(jnp.minimum(2 * x, 11.0))"),
+    "angle": (lambda x: jnp.arctan2(x[0], x[1]), jnp.zeros(2),
+              "jnp.arctan2(x[0], jnp.where((x[0] == 0) & (x[1] == 0), 1.0, x[1]))"),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_mend_writes_is_the_same_function_made_finite(name: str) -> None:
+    """With the precedence of its operators, and for `std` and `norm`, which hide the root, with the root in sight."""
+    function, x, text = WRITTEN[name]
+    (mend,) = [mend for mend in funcgrad.find_nonfinite(function, x).mends if ": write " in mend]
+    assert f"`{text}`" in mend
+
+    def mended(x: jax.Array) -> jax.Array:
+        return jnp.sum(eval(text, {"jnp": jnp, "x": x, "tiny": 1e-12}))
+
+    assert np.isfinite(mended(x)) and np.isfinite(funcgrad.grad(mended)(x)).all()
+
+
+def test_a_function_that_does_it_inside_is_named() -> None:
+    mend = funcgrad.find_nonfinite(lambda z: jnp.angle(z[0] + 1j * z[1]), jnp.zeros(2)).mends[0]
+    assert "`angle` computes it inside" in mend
+    mend = funcgrad.find_nonfinite(lambda x: jax.nn.logsumexp(x), jnp.array([-jnp.inf, -jnp.inf])).mends[0]
+    assert "all operands of `logsumexp` are -inf" in mend
+
+
+def test_zero_times_an_infinity_is_told_as_that() -> None:
+    def entropy(x: jax.Array) -> jax.Array:
+        logits = jnp.where(jnp.array([True, True, False]), x, -jnp.inf)
+        return jnp.sum(jax.nn.softmax(logits) * jax.nn.log_softmax(logits))
+
+    report = funcgrad.find_nonfinite(entropy, X)
+    assert report.place.operation == "mul" and "0 times an infinity" in report.mends[0]
+
+
+def test_of_a_librarys_line_the_users_own_is_told_too() -> None:
+    optax = pytest.importorskip("optax")
+
+    def length(x: jax.Array) -> jax.Array:
+        return optax.tree.norm({"w": x})  # mine
+
+    report = funcgrad.find_nonfinite(jax.jit(length), jnp.zeros(2))
+    assert report.place.file.endswith(".py") and "optax" in report.place.file
+    assert report.place.caller.code == 'return optax.tree.norm({"w": x})  # mine'
+    assert report.place.caller.function.endswith("length")
+    assert "called:" in str(report) and any("# mine" in mend for mend in report.mends)
+    assert funcgrad.find_nonfinite(masked_root, X).place.caller is None
+
+
 # ---- the context ----
 
 

@@ -31,7 +31,7 @@ from funcgrad.inspection.nonfinite import batches, report_of
 from funcgrad.inspection.origins import Program, bad, search
 from funcgrad.inspection.places import Nonfinite, Place
 from funcgrad.inspection.replay import Inside, all_finite
-from funcgrad.inspection.shards import Shards
+from funcgrad.inspection.shards import Shards, manual_axes, partly_manual
 from funcgrad.pullback import FlatPullback, recompute
 from funcgrad.taps import Functions, taps_in_force, taps_now
 from funcgrad.trace import GraphTrace
@@ -118,10 +118,15 @@ class Site:
         if self.shards.jaxpr is not None:
             with suppress(Exception):  # what `vmap` cannot do, in whatever library
                 return self._search_shards(self.shards, arrived, here)
-        place = (Inside(f"shard {name}", number=number)
-                 for (name, _), number in zip(self.shards.axes, next(iter(arrived)), strict=True))
-        whole = Place(f"a part of `{self.graph.name}`", number="not finite", inside=(*here, *place))
-        return Nonfinite(self.graph.name, whole)
+        lane, values = next(iter(arrived.items()))
+        alone = (*inside, Inside("shard_map"), *(Inside(f"shard {name}", number=number) for (name, _), number
+                                                 in zip(self.shards.axes, lane, strict=True)))
+        if self.given:
+            with suppress(Exception):  # a pullback: the shard alone, which is enough where it talks to no other
+                found = self.search(list(map(_on_device, site_avals(self), values)), alone)
+                if found.found:
+                    return found
+        return Nonfinite(self.graph.name, Place(f"a part of `{self.graph.name}`", number="not finite", inside=alone))
 
     def _search_shards(self, shards: Shards, arrived: Mapping[Lane, Sequence[np.ndarray]],
                        inside: tuple[Inside, ...]) -> Nonfinite:
@@ -244,11 +249,12 @@ class Debugging(AbstractContextManager):
     def pulled(self, flat: FlatPullback, in_tree: Any, cts: Sequence[Array | None],
                results: Sequence[Array | None]) -> None:
         """A pullback was applied to cotangents."""
-        if _in_linear_trace() or _in_shards():
+        if _in_linear_trace() or partly_manual():
             return
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
+        shards = Shards(manual_axes(), None, ()) if _in_shards() else None
         site = Site(flat.graph, flat.plan.saved, flat.plan.recomputed, given, _tree_names(in_tree), _batches(),
-                    zeros_are_strong(), taps_now())
+                    zeros_are_strong(), taps_now(), shards)
         arrays = [*flat.residuals, *(cts[i] for i in given)]
         concrete = [_compat.concrete_or_none(array) for array in (*arrays, *results) if array is not None]
         if all(value is not None for value in concrete):

@@ -56,6 +56,18 @@ _PLAIN: Mapping[Any, Callable[..., Array]] = {
     _compat.all_gather_reduced_p: _gather, _compat.unreduced_reduce_scatter_p: _scatter}
 
 
+def manual_axes() -> Axes:
+    """The mesh axes along which there are shards, in the body that is being traced now."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple((name, size) for name, size in mesh.shape.items() if name in mesh.manual_axes)
+
+
+def partly_manual() -> bool:
+    """Whether that body has shards along some of the mesh's axes only: there its values cannot be sent."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return bool(mesh.manual_axes and mesh.auto_axes)
+
+
 def axes_of(node: Node) -> Axes:
     """The mesh axes along which the body of a `shard_map` has shards."""
     manual = node.params["newly_manual_axes"]
@@ -114,8 +126,8 @@ class Shards:
           recording: the run.
           known: numbers of the values that the program will be given.
         """
-        graph, mesh = recording.graph, jax.sharding.get_abstract_mesh()
-        if mesh.auto_axes:
+        graph = recording.graph
+        if partly_manual():
             return None
 
         def again(*arrays: Array) -> list[Array]:
@@ -131,8 +143,7 @@ class Shards:
         avals = [_compat.typeof(recording.read(v)) for v in known]
         can = all(node.rerunnable for node in graph.nodes)
         jaxpr = _compat.stage(again, avals, graph.name) if can else None
-        axes = tuple((name, size) for name, size in mesh.shape.items() if name in mesh.manual_axes)
-        return Shards(axes, jaxpr, tuple(active.get(v, False) for v in known))
+        return Shards(manual_axes(), jaxpr, tuple(active.get(v, False) for v in known))
 
     def run(self, arrived: Mapping[tuple[int, ...], Sequence[Array]], name: str) -> Recording:
         """Record all shards; where nothing arrived from one, the first that did stands in for it."""

@@ -36,6 +36,11 @@ def place(*before: str, kind: str = "float32[2,2]", index: tuple[int, ...] = (1,
                          ids=["check_vma", "unchecked"])
 def test_the_shard_to_blame_is_named(options: tuple[str, ...]) -> None:
     row = {"kind": "float32[2]", "index": (1,)}
+
+    def whole(function: str) -> dict[str, Any]:
+        return {"operation": f"a part of `{function}`", "phase": "value", "function": "", "type": "",
+                "inside": ["shard_map", "shard x 2", "shard y 1"], "index": []}
+
     assert on_shards(*options) == {
         # a function that holds a shard_map
         "loss": place(), "jit": place("jit `loss`"), "rows": place(after=("scan step 1",), **row),
@@ -45,9 +50,8 @@ def test_the_shard_to_blame_is_named(options: tuple[str, ...]) -> None:
         # a gradient in the body of one
         "gradient": [place()], "own gradient": [place()], "gradient of rows": [place("call `own_loss` 1", **row)],
         "gradients of rows": [place("batch index 1", **row)], "finite": [],
-        "own rule": [{"operation": "a part of `sum_of_roots`", "phase": "value", "function": "", "type": "",
-                      "inside": ["shard_map", "shard x 2", "shard y 1"], "index": []}],  # it does not run again
-        "pulled": [],  # of a pullback only what it keeps is known there
+        "own rule": [whole("sum_of_roots")],  # it does not run again
+        "pulled": [place()] if options else [whole("own_loss")],  # a shard alone has no mesh that its types may name
     }
 
 

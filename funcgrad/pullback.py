@@ -29,6 +29,8 @@ from funcgrad.zeros import strong_zeros, zeros_are_strong
 Array = Any
 Read = Callable[[int], Array]
 
+_WHERE: Any = vars(jax)["ad"]  # a namespace that JAX makes when it is imported, which type checkers do not see
+
 
 def zeros_like_aval(aval: Any) -> Array:
     """Zeros of an aval's cotangent type; float0 for integers, booleans and keys."""
@@ -198,7 +200,7 @@ def recompute(graph: Graph, indices: Iterable[int], values: dict[int, Array]) ->
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashes by identity, so that it can be jitted: it holds arrays
 class Pullback:
     """What ``vjp`` gives back: cotangents of the inputs from a cotangent of the output.
 
@@ -242,6 +244,32 @@ class Pullback:
         full = [materialize(ct, aval) for ct, aval in zip(cts, self.in_avals, strict=True)]
         return jax.tree.unflatten(self.in_tree, full)
 
+    def with_refs(self, *wanted: Any) -> Callable[[Any], Any]:
+        """The pullback as a function that adds cotangents to mutable arrays, as that of ``jax.vjp`` has it.
+
+        Args:
+          *wanted: one for each argument of the traced function, in its tree structure. For each leaf a mutable array
+            (`jax.Ref`) that its cotangent is added to, ``jax.ad.GradValue()`` to be given it, or ``jax.ad.DontWant()``.
+
+        Returns:
+          A function of the cotangent. It gives what the pullback does, but ``jax.ad.GradRef()`` and
+          ``jax.ad.DidntWant()`` where the cotangent went elsewhere.
+
+        Raises:
+          ValueError: for another tree structure than that of the arguments.
+        """
+        places, tree = jax.tree.flatten(wanted)
+        if tree != self.in_tree:
+            raise ValueError(f"with_refs is given {tree}, but the arguments of `{self.flat.graph.name}` are "
+                             f"{self.in_tree}.\nTo fix: give one mutable array, jax.ad.GradValue() or "
+                             "jax.ad.DontWant() for each leaf of the arguments.")
+
+        def pull(out_ct: Any) -> Any:
+            cts = jax.tree.leaves(self(out_ct))
+            return jax.tree.unflatten(self.in_tree, list(map(_delivered, cts, places)))
+
+        return pull
+
     def _pulled(self, leaves: Sequence[Array]) -> list[Array | None]:
         cts = [leaf if carries_gradient(aval) else None for leaf, aval in zip(leaves, self.out_avals, strict=True)]
         results = self.flat(cts)
@@ -269,3 +297,13 @@ class Pullback:
                     "To fix: convert the cotangent to the output's shape and dtype."
                 )
         return leaves
+
+
+def _delivered(ct: Array, place: Any) -> Any:
+    """A cotangent, or what stands for it when it is wanted elsewhere or not at all."""
+    if isinstance(place, _WHERE.DontWant):
+        return _WHERE.DidntWant()
+    if not isinstance(place, jax.Ref):
+        return ct
+    jax.ref.addupdate(place, ..., ct)
+    return _WHERE.GradRef()

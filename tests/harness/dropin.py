@@ -481,3 +481,29 @@ def infinite_cotangents_end_at_a_clamp(ad):
     shape = np.full(3, 0.5, np.float32)
     return (ad.grad(f)(x), jax.jit(ad.grad(f))(x), ad.vjp(lambda x: jax.lax.clamp(-1.0, x, 1.0), 3 * x)[1](np.inf * x),
             ad.grad(lambda x: jnp.sum(jax.scipy.stats.gamma.cdf(x, shape)))(x))
+
+
+@program
+def pullbacks_add_to_mutable_arrays(ad):
+    def f(x, tree):
+        return jnp.sin(x) * tree["y"], tree["y"] ** 2
+
+    def program(x, y):
+        out, pullback = ad.vjp(f, x, {"y": y, "z": 1.0})
+        sums = jax.new_ref(jnp.ones(3))
+        results = [pullback.with_refs(sums, {"y": jax.ad.GradValue(), "z": jax.ad.DontWant()})(out) for _ in range(2)]
+        return results[1][1]["y"], sums[...], [str(result) for result in (results[1][0], results[1][1]["z"])]
+
+    eager = program(X, X + 1)
+    assert eager[2][0].startswith("GradRef") and eager[2][1].startswith("DidntWant")
+    return eager[:2], jax.jit(lambda x, y: program(x, y)[:2])(X, X + 1)
+
+
+@program
+def pullbacks_are_functions(ad):
+    out, pullback = ad.vjp(lambda x: jnp.sin(x) * x, X)
+    assert pullback in {pullback} and pullback == pullback and hash(pullback) == hash(pullback)
+    return (jax.jit(pullback)(out), jax.checkpoint(pullback)(out), jax.linear_transpose(pullback, out)((X,)),
+            ad.vjp(pullback, out)[1]((X,)), ad.jacrev(pullback)(out), jax.tree_util.Partial(pullback)(out),
+            jax.lax.cond(True, pullback, lambda ct: (ct,), out),
+            jax.jit(lambda f, ct: f(ct), static_argnums=0)(pullback, out))

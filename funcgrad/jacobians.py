@@ -104,6 +104,10 @@ def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 
     Args: see `grad`; `strong_zeros` and `policy` are for both modes.
 
+    Returns:
+      A function of the same arguments. Its result has the output's tree structure, in each leaf the argument's twice,
+      and in each of those an array of shape ``output.shape + argument.shape + argument.shape``.
+
     >>> hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
     """
@@ -114,13 +118,15 @@ def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 
 
 def _standard_basis(tree: Any) -> Any:
-    """The unit vectors of a pytree's space, stacked along a new first axis of each leaf."""
+    """The unit vectors of a pytree's space, stacked along a new first axis of each leaf, one set for each shard."""
     leaves, treedef = jax.tree.flatten(tree)
     sizes = list(map(np.size, leaves))
     eye = jnp.eye(sum(sizes), dtype=jnp.result_type(*leaves) if leaves else None)
     parts = jnp.split(eye, np.cumsum(sizes[:-1]), axis=1) if leaves else []
+    stacked = [part.reshape(len(eye), *np.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True)]
     return jax.tree.unflatten(treedef, [
-        _converted(part.reshape(len(eye), *np.shape(leaf)), leaf) for part, leaf in zip(parts, leaves, strict=True)])
+        _compat.pvary(_converted(array, leaf), tuple(_compat.varying_axes(leaf)))
+        for array, leaf in zip(stacked, leaves, strict=True)])
 
 
 def _split_rows(out: Any, leaf: Any, rows: Any) -> Any:

@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+import funcgrad
+
 Array = Any
 SHIFT = [(i, (i + 1) % 4) for i in range(4)]
 Map = Callable[..., Callable[..., Array]]
@@ -181,6 +183,9 @@ MANUAL: dict[str, Program] = {
                                                    out_specs=ROWS)), lambda a, w: jnp.sin(jnp.cos(a @ w))),
     "custom_vjp inside": Program(sharded(lambda a, w: custom_sine(a @ w), (ROWS, P()), ROWS),
                                  lambda a, w: jnp.sin(a @ w)),
+    "jacobians inside": Program(sharded(lambda a, w: w[0, 0] * a * (
+        jnp.diagonal(funcgrad.jacrev(jnp.sin)(a[:, 0])) * jnp.diagonal(funcgrad.jacfwd(jnp.cos)(a[:, 1])))[:, None],
+        (ROWS, P()), ROWS), lambda a, w: -w[0, 0] * a * (jnp.cos(a[:, 0]) * jnp.sin(a[:, 1]))[:, None]),
     "one axis manual": Program(
         sharded(lambda a, w: jnp.sin(lax.psum(a @ w, "x")), (ROWS, P()), P(), axis_names={"x"}),
         lambda a, w: jnp.sin((a @ w).reshape(4, 2, 6).sum(0))),

@@ -7,11 +7,11 @@
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from funcgrad import _compat
 from funcgrad.policies import budget, policy
-from funcgrad.rules.while_loop import checkpoints as while_checkpoints
+from funcgrad.rules.while_loop import while_checkpoints
 from funcgrad.taps import Tapped, tap
 from funcgrad.transforms import (
     checkpoint,
@@ -26,6 +26,22 @@ from funcgrad.transforms import (
     vjp,
 )
 from funcgrad.zeros import strong_zeros
+
+if TYPE_CHECKING:
+    from funcgrad.crosscheck.check import check as check
+    from funcgrad.crosscheck.programs import programs as programs
+    from funcgrad.crosscheck.report import Report as Report
+    from funcgrad.crosscheck.report import Row as Row
+    from funcgrad.crosscheck.report import Verdict as Verdict
+    from funcgrad.crosscheck.rule_battery import check_rule as check_rule
+    from funcgrad.crosscheck.substitute import substitute as substitute
+    from funcgrad.inspection import NonfiniteError as NonfiniteError
+    from funcgrad.inspection import debug_nonfinite as debug_nonfinite
+    from funcgrad.inspection import draw as draw
+    from funcgrad.inspection import explain as explain
+    from funcgrad.inspection import find_nonfinite as find_nonfinite
+    from funcgrad.inspection.dead_paths import dead_paths as dead_paths
+    from funcgrad.inspection.kept import residuals as residuals
 
 __all__ = ["budget", "checkpoint", "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "make_graph", "policy",
            "Tapped", "strong_zeros", "tap", "value_and_grad", "vjp", "while_checkpoints"]
@@ -50,9 +66,16 @@ _LAZY = {
     "Row": "funcgrad.crosscheck.report",
     "Verdict": "funcgrad.crosscheck.report",
 }
+_LAZY_MODULES = ("crosscheck", "extend", "inspection")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"funcgrad.{name}")
     raise AttributeError(f"module 'funcgrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_LAZY_MODULES})

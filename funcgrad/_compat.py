@@ -43,8 +43,6 @@ from jax._src.cudnn import fusion as _fusion
 from jax._src.cudnn import scaled_matmul_stablehlo as _scaled_matmul
 from jax._src.export import _export
 from jax._src.export import shape_poly as _shape_poly
-
-# `TypedNdArray` is what `jnp` makes of host constants, with a weak type; to build one by `jnp` would use the device.
 from jax._src.interpreters import partial_eval as _pe
 from jax._src.lax import control_flow as _control_flow
 from jax._src.lax import eval_jaxpr as _eval_jaxpr
@@ -56,6 +54,8 @@ from jax._src.lax.lax import ragged_dot_general_p as ragged_dot_general_p
 from jax._src.lax.linalg import geqp3_p as geqp3_p
 from jax._src.lax.linalg import geqrf_p as geqrf_p
 from jax._src.lax.scaled_dot import scaled_dot_p as scaled_dot_p
+
+# `TypedNdArray` is what `jnp` makes of host constants, with a weak type; to build one by `jnp` would use the device.
 from jax._src.literals import TypedNdArray as TypedNdArray
 from jax._src.random import philox2x32 as _philox2x32
 from jax._src.random import philox4x32 as _philox4x32

@@ -31,6 +31,8 @@ LARGEST_COMPILED = 400
 UNFUSED = {"xla_disable_hlo_passes": "fusion"}
 #: So many structures of one function are compiled.
 STRUCTURES_PER_FUNCTION = 8
+#: So many partials, jits and other wrappings are looked through for a function's code.
+DEEPEST_WRAPPING = 8
 
 
 def backward(recording: Recording, cts: Sequence[Array | None], fun: Callable[..., Any]) -> list[Array | None]:
@@ -44,10 +46,21 @@ def backward(recording: Recording, cts: Sequence[Array | None], fun: Callable[..
     graph = recording.graph
     if 1 < len(graph.nodes) <= LARGEST_COMPILED and _compat.executes_at_once():
         # by code, not by function: a closure made anew in each step is one function, and its arrays must not be kept
-        program = _program(graph, getattr(fun, "__code__", str(type(fun))))
+        program = _program(graph, _code(fun))
         if program is not None:
             return program(recording, cts)
     return sweep(graph, recording.read, cts)
+
+
+def _code(fun: Callable[..., Any]) -> Hashable:
+    """The code that a callable runs in the end: of what it wraps, of its class; its type's name where there is none."""
+    for _ in range(DEEPEST_WRAPPING):
+        inner = getattr(fun, "func", None) or getattr(fun, "__wrapped__", None)
+        if not callable(inner):
+            break
+        fun = inner
+    found = getattr(fun, "__code__", None) or getattr(type(fun).__call__, "__code__", None)
+    return str(type(fun)) if found is None else found
 
 
 @lru_cache(maxsize=4096)
@@ -101,7 +114,7 @@ def _lift_node(node: Node, lift: Callable[[Operand], Operand]) -> Node:
 
 @lru_cache(maxsize=4096)
 def _structures(owner: Hashable) -> list[Graph]:
-    """The structures of `owner` that were compiled."""
+    """The structures of `owner` that were compiled. Two threads may add one at once: then there is one more."""
     del owner
     return []
 

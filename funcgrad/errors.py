@@ -1,4 +1,4 @@
-"""Floor 0: exception classes, and the template of every message: what failed, both sides, how to mend it."""
+"""Floor 0: exception classes, and messages that several files raise: what failed, both sides, how to mend it."""
 
 from __future__ import annotations
 

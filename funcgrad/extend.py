@@ -1,6 +1,7 @@
 """Floor 8: for people who write rules.
 
-For a JAX primitive of your own, call one of the functions that `funcgrad.rule` describes, which this module passes on:
+For a JAX primitive of your own, call one of the functions that `funcgrad.rule` describes, which this module passes on
+(all but `mutable`, for mutable arrays):
 
 >>> from jax import lax
 >>> from jax.extend.core import Primitive
@@ -130,7 +131,7 @@ def _checked(name: str, cts: Any, tree: Any, avals: Sequence[Any]) -> tuple[Any,
 
 def _check_argument(name: str, position: int, ct: Any, wanted: Any, source: str) -> None:
     given_tree, wanted_tree = jax.tree.structure(ct), jax.tree.structure(wanted)
-    if str(given_tree) != str(wanted_tree):
+    if str(given_tree) != str(wanted_tree):  # as text: a namedtuple of the same name and fields is as good
         raise errors.wrong_cotangent(name, position, str(wanted_tree), str(given_tree), source)
     for leaf, aval in zip(jax.tree.leaves(ct), jax.tree.leaves(wanted), strict=True):
         given = _compat.typeof(_compat.canonicalize(leaf))

@@ -18,7 +18,7 @@ from funcgrad import _compat, errors
 from funcgrad.detours import Around, Detours
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.planning import Plan
-from funcgrad.policies import given
+from funcgrad.policies import given as policy_in_force
 from funcgrad.rule import MapClass, VJPRule, lookup
 from funcgrad.taps import Functions, taps_in_force
 from funcgrad.tracer import UNKNOWN, GraphTracer
@@ -184,7 +184,7 @@ class FlatPullback:
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         values = dict(zip(self.plan.saved, self.residuals, strict=True))
-        with given(self.plan.nested):  # programs inside keep what they kept when they were recorded
+        with policy_in_force(self.plan.nested):  # programs inside keep what they kept when they were recorded
             recompute(self.graph, self.plan.recomputed, values)
         return sweep(self.graph, values.__getitem__, cts)
 

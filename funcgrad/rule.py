@@ -294,7 +294,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[list[str], str | None]:
     return positional, next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
 
 
-# ---- the registry: the only mutable global state of funcgrad ----
+# ---- the registry: what funcgrad changes after import, beside caches and the count of structures in `eager` ----
 
 _RULES: dict[Primitive, VJPRule] = {}
 

@@ -98,7 +98,8 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     (8.0, 12.0)
     """
     if reduce_axes:
-        raise NotImplementedError("reduce_axes argument to grad is deprecated")
+        raise NotImplementedError("reduce_axes argument to grad is deprecated.\n"
+                                  "To fix: leave it out, and sum the gradient over the axis with jax.lax.psum.")
     check_callable(fun)
     check_flag(strong_zeros)
     check_policy(policy)
@@ -215,6 +216,14 @@ def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool | Sequence[bool] = 
 
     The staging is JAX's own (``jax.checkpoint`` marks the region); the derivative of the region is ours.
 
+    Args:
+      fun, prevent_cse, static_argnums, static_argnames: as of ``jax.checkpoint``.
+      policy: one of ``jax.checkpoint_policies``; None keeps the inputs alone. funcgrad's own policies, as "minimal" and
+        `budget`, are arguments of the transforms.
+
+    Returns:
+      A function with the same results.
+
     >>> import jax.numpy as jnp
     >>> float(grad(checkpoint(lambda x: jnp.sin(jnp.sin(x))))(0.0))
     1.0
@@ -228,7 +237,10 @@ def make_graph(fun: Callable[..., Any], static_argnums: int | Sequence[int] = ()
 
     Args:
       fun: a function of arrays and pytrees of arrays.
-      static_argnums: positional arguments that are passed on as they are.
+      static_argnums: positional arguments that are passed on as they are; negative ones count from the end.
+
+    Raises:
+      ValueError: when the function is called and has no argument of such a number.
 
     Returns:
       A function of the same arguments (or `jax.ShapeDtypeStruct`s), whose result is hashable and prints as a program.
@@ -244,7 +256,10 @@ def make_graph(fun: Callable[..., Any], static_argnums: int | Sequence[int] = ()
 
     @functools.wraps(fun, updated=())
     def graph_of(*args: Any, **kwargs: Any) -> Graph:
-        numbers = tuple(i for i in range(len(args)) if i not in {n % len(args) for n in fixed})
+        if not all(-len(args) <= n < len(args) for n in fixed):
+            raise ValueError(f"static_argnums={static_argnums!r} names an argument that a call with {len(args)} "
+                             "positional arguments lacks.\nTo fix: count from 0, or from -1 backwards.")
+        numbers = tuple(i for i in range(len(args)) if not {i, i - len(args)} & {*fixed})
         partial, chosen = split_arguments(fun, numbers, args, kwargs)
         found: list[Graph] = []
 

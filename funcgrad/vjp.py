@@ -171,7 +171,8 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     [0.0, 2.0]
     """
     if reduce_axes:
-        raise NotImplementedError("reduce_axes argument to vjp is deprecated")
+        raise NotImplementedError("reduce_axes argument to vjp is deprecated.\n"
+                                  "To fix: leave it out, and sum the cotangent over the axis with jax.lax.psum.")
     check_callable(fun)
     functions = given_taps(taps)
     with policies.given(policy):
@@ -242,8 +243,8 @@ def tangents_of(recording: Recording) -> Callable[[Sequence[Any]], list[Any]]:
     push = pushforward(recording)
     active = recording.graph.active
 
-    def tangents_of(tangents: Sequence[Any]) -> list[Any]:
+    def push_all(tangents: Sequence[Any]) -> list[Any]:
         given = [t if flag else None for t, flag in zip(tangents, active, strict=True)]
         return [materialize(t, aval) for t, aval in zip(push(given), recording.out_avals, strict=True)]
 
-    return tangents_of
+    return push_all

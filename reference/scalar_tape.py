@@ -173,7 +173,7 @@ def map_numbers(function, tree):
     return function(tree)
 
 
-levels = itertools.count(1)
+levels = itertools.count(1)  # the one thing that changes: each gradient has a level of its own, nested ones too
 
 
 def value_and_grad(f):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 
 import funcgrad
 from funcgrad.bodies import find_body
+from funcgrad.eager import _code
 from funcgrad.vjp import record
 from tests.test_tracing import compilations
 
@@ -66,6 +68,18 @@ def test_nothing_is_compiled_again_for_another_scalar() -> None:
     assert compiled == []
     for gradient, factor in zip(gradients, (0.25, 1.0, 1.5, 2.0), strict=True):
         np.testing.assert_allclose(gradient, first * factor * 2, rtol=1e-6)
+
+
+def test_structures_are_counted_by_the_code_that_runs() -> None:
+    """However it is wrapped; so no partial or callable object uses up what another one may have."""
+    class Layer:
+        def __call__(self, x: Any) -> Any:
+            return jnp.sin(x)
+
+    codes = [_code(fun) for fun in (partial(jnp.sin), partial(partial(np.mean), axis=0), Layer(), jax.jit(jnp.cos))]
+    assert len(set(codes)) == len(codes)
+    assert _code(Layer()) == _code(Layer())
+    assert _code(partial(PROGRAMS["powers"])) == PROGRAMS["powers"].__code__
 
 
 def test_a_host_scalar_is_a_literal_of_the_graph() -> None:

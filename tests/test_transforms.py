@@ -104,6 +104,18 @@ def test_make_graph_mirrors_make_jaxpr() -> None:
         funcgrad.make_graph(3.0)
 
 
+def test_make_graph_counts_static_arguments_from_both_ends() -> None:
+    def scaled(x, n, shift):
+        return n * x + shift
+
+    graph = funcgrad.make_graph(scaled, static_argnums=(1, -1))(X, 2, 3.0)
+    assert len(graph.inputs) == 1
+    assert graph == funcgrad.make_graph(scaled, static_argnums=(1, 2))(X, 2, 3.0)
+    for number in (3, -4):
+        with pytest.raises(ValueError, match="To fix"):
+            funcgrad.make_graph(scaled, static_argnums=number)(X, 2, 3.0)
+
+
 def test_make_graph_of_abstract_values() -> None:
     graph = funcgrad.make_graph(jnp.sin)(jax.ShapeDtypeStruct((3,), jnp.float32))
     assert "sin" in str(graph)

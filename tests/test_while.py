@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental import io_callback
 
 import funcgrad
-from funcgrad.rules.while_loop import checkpoints
+from funcgrad import while_checkpoints
 
 X, W = np.array([0.3, 0.7]), np.array([1.1, 0.9])
 
@@ -72,7 +72,7 @@ def test_equals_scan_and_finite_differences(count: int) -> None:
 @pytest.mark.parametrize("slots", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 9, 33])
 def test_any_number_of_checkpoints(count: int, slots: int) -> None:
-    with checkpoints(slots):
+    with while_checkpoints(slots):
         ours = jax.jit(funcgrad.grad(by_while, (0, 1)))(X, W, count)
     close(ours, jax.grad(by_scan, (0, 1))(X, W, count))
 
@@ -92,7 +92,7 @@ def counted(count: int, slots: int) -> tuple[int, int]:
     jax.effects_barrier()
     forward = len(runs)
     runs.clear()
-    with checkpoints(slots):
+    with while_checkpoints(slots):
         jax.jit(funcgrad.grad(loop))(0.5, count)
     jax.effects_barrier()
     return forward, len(runs)
@@ -107,7 +107,7 @@ def test_runs_at_most_thrice(count: int) -> None:
 
 def test_memory_follows_the_checkpoints() -> None:
     def used(slots: int) -> int:
-        with checkpoints(slots):
+        with while_checkpoints(slots):
             program = jax.jit(funcgrad.grad(lambda x, n: by_while(x, 1.1, n))).lower(np.zeros(1000), 5).compile()
         return program.memory_analysis().temp_size_in_bytes
 
@@ -120,11 +120,11 @@ def test_checkpoints_are_part_of_cache_keys() -> None:
     gradient = jax.jit(funcgrad.grad(jax.jit(by_while)))
     texts = []
     for slots in (4, 32, 4):
-        with checkpoints(slots):
+        with while_checkpoints(slots):
             texts.append(gradient.lower(X, W, 3).as_text())
     assert texts[0] == texts[2] != texts[1]
     with pytest.raises(ValueError, match="positive integer"):
-        checkpoints(0)
+        while_checkpoints(0)
 
 
 def second(grad: Callable[..., Any], f: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,7 +136,7 @@ def second(grad: Callable[..., Any], f: Callable[..., Any]) -> Callable[..., Any
 
 
 def test_second_order() -> None:
-    with checkpoints(4):
+    with while_checkpoints(4):
         ours = jax.jit(second(funcgrad.grad, by_while))
         hvp = jax.jit(lambda x, n: funcgrad.hvp(lambda x: by_while(x, W, n), (x,), (W,)))
         forward = jax.jit(lambda x, n: jax.jvp(funcgrad.grad(lambda x: by_while(x, W, n)), (x,), (W,))[1])
@@ -185,7 +185,7 @@ LANES = (np.array([0.3, 0.7, -0.4]), 1.1, np.array([3.0, 1.0, 17.0]))
 
 
 def test_vmap_of_gradient() -> None:
-    with checkpoints(2):
+    with while_checkpoints(2):
         ours = jax.jit(jax.vmap(funcgrad.grad(until, (0, 1, 2)), (0, None, 0)))(*LANES)
     close(ours, jax.vmap(jax.grad(until_by_scan, (0, 1, 2)), (0, None, 0))(*LANES))
 
@@ -194,7 +194,7 @@ def test_gradient_of_vmap() -> None:
     def summed(f: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args: jnp.sum(jnp.cos(jax.vmap(f, (0, None, 0))(*args)))
 
-    with checkpoints(2):
+    with while_checkpoints(2):
         close(funcgrad.grad(summed(until), (0, 1, 2))(*LANES), jax.grad(summed(until_by_scan), (0, 1, 2))(*LANES))
         ours = jax.jit(funcgrad.grad(lambda x: jnp.sum(jnp.sin(funcgrad.grad(summed(until))(x, *LANES[1:])))))
         close(ours(LANES[0]), jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(summed(until_by_scan))(x, *LANES[1:]))))(

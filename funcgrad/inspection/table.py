@@ -14,12 +14,6 @@ _INFIX = {"add": "+", "add_any": "+", "sub": "-", "mul": "·", "div": "/", "pow"
 _HEAD = ("step", "operation", "value", "cotangent", "backward", "line")
 
 
-def forward_text(step: Step) -> str:
-    """The operation with its operands' names: ``c = a · b``."""
-    names = [edge.name for edge in step.edges]
-    return f"{', '.join(step.names) or '()'} = {applied(step.operation, names)}"
-
-
 def numbers_text(step: Step) -> str:
     """The operation with the numbers in it: ``2.0 · 3.0 = 6.0``; empty where it is too long for a line."""
     if not all(edge.value.number is not None for edge in step.edges) or len(step.values) != 1:

@@ -54,7 +54,7 @@ Array = Any
 _CHECKPOINTS = jax.make_user_context(64)
 
 
-def checkpoints(number: int) -> AbstractContextManager[None]:
+def while_checkpoints(number: int) -> AbstractContextManager[None]:
     """A context in which the gradient of a `while_loop` keeps so many checkpoints of its state; 64 without.
 
     Memory is twice that many states. Up to ``number ** 2`` iterations cost at most three times the forward ones.
@@ -68,12 +68,13 @@ def checkpoints(number: int) -> AbstractContextManager[None]:
     >>> import funcgrad
     >>> def root(x):
     ...     return jax.lax.while_loop(lambda y: abs(y * y - x) > 1e-3, lambda y: (y + x / y) / 2, x)
-    >>> with checkpoints(4):
+    >>> with while_checkpoints(4):
     ...     print(f"{funcgrad.grad(root)(4.0):.3f}")
     0.250
     """
     if not isinstance(number, int) or number < 1:
-        raise ValueError(f"the number of checkpoints must be a positive integer, got {number!r}.")
+        raise ValueError(f"the number of checkpoints must be a positive integer, got {number!r}.\n"
+                         "To fix: give how many states of the loop may be kept at a time, for example 64.")
     return _CHECKPOINTS(max(2, 1 << (number - 1).bit_length()))
 
 

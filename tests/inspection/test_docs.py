@@ -11,7 +11,7 @@ from tests.inspection.pictures import IMAGES, PICTURES
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["explain.md", "draw.md"])
+@pytest.mark.parametrize("page", ["explain.md", "draw.md", "while_loop.md"])
 def test_examples_give_what_they_say(page: str) -> None:
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     failed, attempted = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=flags, encoding="utf-8")

@@ -59,6 +59,11 @@ def test_tools_come_when_asked_for() -> None:
     assert "funcgrad.inspection" in loaded("import funcgrad\nfuncgrad.explain")
 
 
+def test_modules_come_when_asked_for_and_are_listed() -> None:
+    assert "funcgrad.extend" in loaded("import funcgrad\nfuncgrad.extend.Function, funcgrad.crosscheck, "
+                                       "funcgrad.inspection\nassert {'extend', 'check', 'grad'} <= set(dir(funcgrad))")
+
+
 def test_rules_of_sparse_formats_come_with_them() -> None:
     loaded("import funcgrad\nfrom funcgrad.rule import lookup, rules\nfrom jax.experimental import sparse\n"
            "assert lookup(sparse.todense_p) is not None\n"

@@ -19,6 +19,8 @@ from tests.harness.compare import same_values
 
 TOUCHED = [case for case in DOT if "rows of rows" in case.name or "tall" in case.name or "crosswise" in case.name]
 
+FAST = ("dot_general[rows of rows]", "dot_general[tall, of rows of rows]")
+
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
@@ -44,7 +46,8 @@ def products(fun: Callable[..., Any], *args: Any) -> list[tuple[int, ...]]:
             if eqn.primitive.name == "dot_general"]
 
 
-@pytest.mark.parametrize("case", TOUCHED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case if case.name in FAST else pytest.param(case, marks=pytest.mark.slow)
+                                  for case in TOUCHED], ids=lambda case: case.name)
 def test_the_same_gradient_however_it_is_written(case: Case, elsewhere: Callable[[bool], None]) -> None:
     """Orders one and two, the layouts that one of the two writes otherwise."""
 

@@ -150,7 +150,7 @@ MISTAKES: dict[str, Wrong] = {
     "inner_derivative": Wrong(lambda x: jnp.exp(-x * x), lambda args, ct: (-2 * jnp.exp(-(args[0] ** 2)) * ct,)),
     "huber_on_one_side": Wrong(lambda x: huber(x), lambda args, ct: (ct * jnp.clip(args[0], -1, None),)),
 }
-FAST = ("wrong_sign", "transpose_missing", "one_layer", "wrong_leaf")
+FAST = ("wrong_sign", "transpose_missing", "wrong_leaf")
 
 
 def built(name: str) -> tuple[Any, Callable[..., Any]]:

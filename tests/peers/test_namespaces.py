@@ -95,12 +95,14 @@ def test_activations_at_zero_and_far_out(name: str) -> None:
                       attempt(jax, lambda x: [run(x)], [EDGES])) is None
 
 
+DEAR = ("truncnorm.logpdf", "beta.logpdf")
 DISTRIBUTIONS = ("norm.logpdf", "cauchy.logpdf", "laplace.logpdf", "logistic.logpdf", "t.logpdf", "gamma.logpdf",
                  "gamma.cdf", "chi2.logcdf", "expon.logpdf", "beta.logpdf", "uniform.logpdf", "pareto.logpdf",
                  "truncnorm.logpdf", "gennorm.logpdf", "poisson.logpmf")
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name
+                                  for name in DISTRIBUTIONS])
 def test_distributions_inside_and_outside_of_their_support(name: str) -> None:
     module, _, function = name.partition(".")
     kinds = arguments()

@@ -167,9 +167,14 @@ class VJPRule:
     @property
     def forward(self) -> Callable[..., Any]:
         """The function of a `higher_order` rule."""
-        (function,) = self.functions
+        function = self.functions[0]
         assert self.kind is MapClass.HIGHER_ORDER and function is not None
         return function
+
+    @property
+    def forward_of_tangents(self) -> Callable[..., Any]:
+        """The same for tangents, whose values nobody knows; `forward` where there is no other."""
+        return self.functions[-1] or self.forward
 
     @property
     def process(self) -> Callable[..., Any]:
@@ -319,6 +324,16 @@ def later(module: str, register_all: Callable[[], None]) -> None:
     _LATE[module] = register_all
 
 
+# What makes a rule for a primitive that is not in the table, or gives None.
+_ADOPTING: list[Callable[[Primitive], VJPRule | None]] = []
+
+
+def adopting(adopt: Callable[[Primitive], VJPRule | None]) -> Callable[[Primitive], VJPRule | None]:
+    """Ask this function, too, for the rules of primitives that are not in the table."""
+    _ADOPTING.append(adopt)
+    return adopt
+
+
 def lookup(primitive: Primitive) -> VJPRule | None:
     """The rule of a primitive, or None."""
     rule = _RULES.get(primitive)
@@ -326,7 +341,7 @@ def lookup(primitive: Primitive) -> VJPRule | None:
         for module in [name for name in _LATE if name in sys.modules]:
             _LATE.pop(module)()
         rule = _RULES.get(primitive)
-    return rule
+    return rule if rule is not None else next(filter(None, (adopt(primitive) for adopt in _ADOPTING)), None)
 
 
 def rules() -> dict[Primitive, VJPRule]:

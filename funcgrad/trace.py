@@ -248,9 +248,12 @@ class GraphTrace(Trace):
         if not any(active) and rerunnable:
             return self._process_first_order(primitive, VJPRule(primitive, MapClass.CONSTANT), args, params)
         unknown = any(self.lower(value) is UNKNOWN for value in args)
+        if unknown and primitive is p.custom_jvp_call_p:
+            return self._call_of_tangents(primitive, args, params)
         values = [_instantiate(self.lower(value), value) for value in args]
         with set_current_trace(self.parent):
-            outputs, pullback = rule.forward(active, *values, **params)
+            forward = rule.forward_of_tangents if unknown else rule.forward
+            outputs, pullback = forward(active, *values, **params)
         avals = list(map(_compat.typeof, outputs))
         results = [UNKNOWN] * len(avals) if unknown else outputs
         operands = list(map(self.operand, args))
@@ -258,6 +261,15 @@ class GraphTrace(Trace):
                                getattr(pullback, "out_active", None))
         self._attach(pullback, values, operands, outputs, tracers, rerunnable)
         return tracers
+
+    def _call_of_tangents(self, primitive: Primitive, args: Sequence[Value], params: dict) -> list[Value]:
+        """A function with a jvp rule, in the tangents of another: linear, so its operations are pulled back.
+
+        Not by its rule, in which it may be called again, without end.
+        """
+        fun, _ = (params if "subfuns" in params else primitive.get_bind_params(params))["subfuns"]
+        with set_current_trace(self):
+            return list(fun.call_wrapped(*args))
 
     def _attach(self, pullback: Any, values: Sequence[Value], operands: Sequence[Operand], outputs: Sequence[Value],
                 tracers: Sequence[GraphTracer], rerunnable: bool) -> None:

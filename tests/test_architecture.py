@@ -40,8 +40,12 @@ DIFFERENTIATING_MODULES = (
     "jax._src.interpreters.ad", "jax.interpreters.ad", "jax._src.ad_checkpoint", "jax.ad_checkpoint",
     "jax.experimental.jet", "jax.test_util", "jax._src.public_test_util", "jax._src.api",
 )  # fmt: skip
-#: Words of JAX that describe rules and checkpoints but differentiate nothing by themselves.
-HARMLESS = {"jax.ad_checkpoint": {"checkpoint_name", "Offloadable", "Recompute", "Saveable"}}
+#: Words of JAX that describe rules and checkpoints but differentiate nothing by themselves; where other libraries put
+#: the rules of their own primitives.
+HARMLESS = {
+    "jax.ad_checkpoint": {"checkpoint_name", "Offloadable", "Recompute", "Saveable"},
+    "jax.interpreters.ad": {"UndefinedPrimal", "Zero", "primitive_jvps", "primitive_transposes"},
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -155,21 +155,40 @@ def custom_jvp_forward(active: tuple[bool, ...], *operands: Array, symbolic_zero
     if "subfuns" not in params:  # staged: the programs become functions again
         params = p.custom_jvp_call_p.get_bind_params(params)
     fun, jvp = params["subfuns"]
-    avals = list(map(_compat.typeof, operands))
+
+    def with_tangents(tangents: Sequence[Array | None]) -> tuple[Sequence[Array], Sequence[Array]]:
+        full = [zero_tangent(_compat.typeof(x), symbolic_zeros) if t is None else t
+                for t, x in zip(tangents, operands, strict=True)]
+        results = jvp.call_wrapped(*operands, *full)
+        return results[: len(results) // 2], results[len(results) // 2:]
+
+    return forward_of_jvp(active, operands, with_tangents, lambda: fun.call_wrapped(*operands),
+                          jvp.debug_info.func_name)
+
+
+def forward_of_jvp(active: tuple[bool, ...], operands: Sequence[Array], jvp: Callable[..., tuple],
+                   alone: Callable[[], Sequence[Array]], name: str) -> tuple[list[Array], CustomJVPPullback]:
+    """Run somebody's jvp rule with unknown tangents, and take what it does with them as the pullback.
+
+    Args:
+      active: which operands move.
+      operands: their values.
+      jvp: from tangents, None for what does not move, to the outputs and their tangents.
+      alone: the outputs without the rule.
+      name: the rule's, for messages.
+    """
 
     def tangent_map(*tangents: Array) -> tuple[dict[int, Array], list[Array]]:
         remaining = iter(tangents)
-        full = [next(remaining) if flag else zero_tangent(aval, symbolic_zeros)
-                for flag, aval in zip(active, avals, strict=True)]
-        results = jvp.call_wrapped(*operands, *full)
-        count = len(results) // 2
-        return {i: t for i, t in enumerate(results[count:]) if not is_zero(t)}, list(results[:count])
+        outputs, moved = jvp([next(remaining) if flag else None for flag in active])
+        return {i: t for i, t in enumerate(moved) if not is_zero(t)}, list(outputs)
 
+    avals = map(_compat.typeof, operands)
     moving = [aval.to_tangent_aval() for aval, flag in zip(avals, active, strict=True) if flag]
-    linear = record_linear(tangent_map, moving, jvp.debug_info.func_name, has_aux=True)
+    linear = record_linear(tangent_map, moving, name, has_aux=True)
     outputs = linear.aux
     if any(v is UNKNOWN for v in outputs):
-        outputs = fun.call_wrapped(*operands)  # the rule mixed primal and tangent in one program: run the primal apart
+        outputs = alone()  # the rule mixed primal and tangent in one program
     indices = tuple(jax.tree.unflatten(linear.out_tree, range(linear.out_tree.num_leaves)))
     return list(outputs), CustomJVPPullback(active, indices, linear.pullback("everything"))
 

@@ -29,7 +29,8 @@ import funcgrad
 from funcgrad.crosscheck.compare import is_inexact
 from funcgrad.crosscheck.problem import our_vjp
 from funcgrad.crosscheck.report import Report, Row
-from funcgrad.rule import MapClass, lookup, rules
+from funcgrad.registry import lookup, rules
+from funcgrad.rule import MapClass
 from tests.cases.case import Case
 from tests.harness.mutants import ALL_KINDS, AT_ZERO, forget_staged, mutated
 from tests.harness.table import CASES, best_dtype, cast, draw, precision, ruled_primitives

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import funcgrad  # noqa: F401  (fills the registry)
-from funcgrad.rule import MapClass, VJPRule, rules
+from funcgrad.registry import rules
+from funcgrad.rule import MapClass, VJPRule
 from tests.cases.case import Case
 from tests.harness.table import CASES
 
@@ -51,10 +52,10 @@ def kept(rule: VJPRule) -> str:
         return "its own pullback"
     if rule.kind is MapClass.CONSTANT:
         return "-"
-    count = max((len(entry.operands) for entry in rule.kept), default=0)
-    names = ["out"] if any(entry.out for entry in rule.kept) else []
-    names += [str(i) for i in range(count) if any(entry.reads_operand(i) for entry in rule.kept)]
-    names += ["all others"] if any(entry.rest for entry in rule.kept) else []
+    count = max((len(entry.operands) for entry in rule.functions_read), default=0)
+    names = ["out"] if any(entry.out for entry in rule.functions_read) else []
+    names += [str(i) for i in range(count) if any(entry.operand(i) for entry in rule.functions_read)]
+    names += ["all others"] if any(entry.rest for entry in rule.functions_read) else []
     return ", ".join(names) or "-"
 
 

@@ -21,7 +21,8 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.graph import Literal, Params, carries_gradient
-from funcgrad.rule import MapClass, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass
 
 Array = Any
 

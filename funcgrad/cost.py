@@ -13,7 +13,8 @@ from typing import Any
 from jax.extend.core import jaxprs_in_params
 
 from funcgrad.graph import Graph, Node
-from funcgrad.rule import MapClass, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass
 
 #: Cannot or must not run again.
 NEVER = math.inf

@@ -22,10 +22,7 @@ import jax
 
 from funcgrad import _compat, errors
 from funcgrad.graph import carries_gradient
-from funcgrad.rule import (
-    MapClass,
-    Over,
-    VJPRule,
+from funcgrad.registry import (
     bilinear,
     closed_form,
     constant,
@@ -34,9 +31,9 @@ from funcgrad.rule import (
     linear,
     lookup,
     pointwise,
-    unbroadcast,
     unsupported,
 )
+from funcgrad.rule import MapClass, Over, VJPRule, unbroadcast
 
 __all__ = ["Function", "MapClass", "Over", "VJPRule", "bilinear", "closed_form", "constant", "higher_order", "joint",
            "linear", "lookup", "pointwise", "unbroadcast", "unsupported"]

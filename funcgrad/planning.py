@@ -15,7 +15,8 @@ from funcgrad.budgeting import LEAST_PRICE, Search, flops_of_nodes
 from funcgrad.cut import cheapest_set, kept_and_repeated
 from funcgrad.graph import Graph, Node
 from funcgrad.policies import Budget, Policy, Segments, checked, in_force, says_save
-from funcgrad.rule import MapClass, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass
 
 #: Operations that are worth one byte, for operations that XLA fuses: nearly free, but not without end.
 FLOPS_PER_BYTE = 512.0
@@ -47,7 +48,7 @@ def node_reads(node: Node) -> tuple[int, ...]:
     rule = lookup(node.primitive)
     if rule is None or rule.kind in (MapClass.CONSTANT, MapClass.UNSUPPORTED, MapClass.HIGHER_ORDER):
         return ()
-    reads_out, reads_operands = rule.keeps(node.active)
+    reads_out, reads_operands = rule.reads(node.active)
     operands = tuple(v for v, read in zip(node.operands, reads_operands, strict=True) if read and isinstance(v, int))
     return operands + (node.outputs if reads_out else ())
 

@@ -19,7 +19,8 @@ from funcgrad.detours import Around, Detours
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.planning import Plan
 from funcgrad.policies import given as policy_in_force
-from funcgrad.rule import MapClass, VJPRule, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass, VJPRule
 from funcgrad.taps import Functions, taps_in_force
 from funcgrad.tracer import UNKNOWN, GraphTracer
 from funcgrad.trees import structure_difference
@@ -89,7 +90,7 @@ def node_cotangents(node: Node, avals: Sequence[Any], read: Read, cts: Sequence[
 
 def _apply_rule(rule: VJPRule, node: Node, avals: Sequence[Any], read: Read, cts: Sequence[Array | None],
                 around: Around) -> Sequence[Array | None]:
-    reads_out, reads_operands = rule.keeps(node.active)
+    reads_out, reads_operands = rule.reads(node.active)
     operands = [
         (v.value if kept else v.aval) if isinstance(v, Literal) else (read(v) if kept else avals[v])
         for v, kept in zip(node.operands, reads_operands, strict=True)

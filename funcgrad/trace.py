@@ -25,7 +25,8 @@ from funcgrad.bodies import ACTIVE, INACTIVE, Body, find_body, kind_of
 from funcgrad.graph import Literal, Node, Operand, Params, PullbackSpec, carries_gradient
 from funcgrad.interning import intern_params
 from funcgrad.pullback import zeros_like_aval
-from funcgrad.rule import MapClass, VJPRule, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass, VJPRule
 from funcgrad.tracer import UNKNOWN, GraphTracer
 
 Value = Any
@@ -206,7 +207,7 @@ class GraphTrace(Trace):
         """Raise NonlinearError when a derivative would need the value of an unknown tangent."""
         if rule.kind not in (MapClass.POINTWISE, MapClass.BILINEAR):
             return
-        _, reads = rule.keeps(self._active(args))
+        _, reads = rule.reads(self._active(args))
         if any(read and value is UNKNOWN for read, value in zip(reads, lowered, strict=True)):
             raise errors.nonlinear(str(primitive), self.name, _compat.source_line(_compat.current_source()))
 

@@ -10,7 +10,8 @@ from jax._src.interpreters import ad  # the test asks JAX what it can differenti
 from jax.extend.core import Primitive
 
 import funcgrad  # noqa: F401  (fills the registry)
-from funcgrad.rule import MapClass, lookup, rules
+from funcgrad.registry import lookup, rules
+from funcgrad.rule import MapClass
 
 #: Primitives of JAX's own differentiation, which no program outside it binds.
 INTERNAL = {"custom_lin", "call_hi_primitive_linearized", "accum_grad_in_ref"}

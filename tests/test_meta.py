@@ -7,7 +7,8 @@ import zlib
 import pytest
 
 from funcgrad.errors import MissingRuleError
-from funcgrad.rule import MapClass, rules
+from funcgrad.registry import rules
+from funcgrad.rule import MapClass
 from tests.cases.case import Case
 from tests.harness.checks import check_boundary, check_eager, check_jitted
 from tests.harness.mutants import KINDS, mutated

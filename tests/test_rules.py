@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from funcgrad.rule import MapClass, rules
+from funcgrad.registry import rules
+from funcgrad.rule import MapClass
 from tests.cases.case import Boundary, Case
 from tests.harness.checks import check_boundary, check_eager, check_jitted
 from tests.harness.table import CASES, COVER, WITHOUT_COTANGENT, best_dtype, dtypes_of, has_complex

@@ -13,7 +13,8 @@ from funcgrad.crosscheck.recording import record
 from funcgrad.crosscheck.wide import run_wide, steps_of, wide_graph, wide_operand, widen
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.pullback import sweep, zeros_like_aval
-from funcgrad.rule import MapClass, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass
 from funcgrad.vjp import Recording
 
 Array = Any

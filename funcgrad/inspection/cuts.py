@@ -21,7 +21,8 @@ from funcgrad.inspection.origins import Program, search
 from funcgrad.inspection.places import Line
 from funcgrad.inspection.replay import Inside, LoopRun, loop_run, operands_of, run_once
 from funcgrad.pullback import node_cotangents, run_node
-from funcgrad.rule import MapClass, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass
 from funcgrad.vjp import pushforward, record
 
 Array = Any

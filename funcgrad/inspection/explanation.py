@@ -22,7 +22,8 @@ from funcgrad.inspection.table import html, plain_text, print_run, rich_text
 from funcgrad.inspection.values import Summary, summarize
 from funcgrad.planning import node_reads
 from funcgrad.pullback import add_cotangents, node_cotangents
-from funcgrad.rule import MapClass, Over, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass, Over
 from funcgrad.trace import evaluate
 from funcgrad.vjp import Recording, record, record_call
 

@@ -21,7 +21,8 @@ from funcgrad.inspection.replay import Inside, LoopRun, loop_run, run_once
 from funcgrad.inspection.shards import shard_run
 from funcgrad.planning import node_reads
 from funcgrad.pullback import FlatPullback, add_cotangents, node_cotangents, recompute
-from funcgrad.rule import MapClass, lookup
+from funcgrad.registry import lookup
+from funcgrad.rule import MapClass
 from funcgrad.rules.call import CustomJVPPullback, CustomVJPPullback, JitPullback, RematPullback
 from funcgrad.tracer import UNKNOWN
 from funcgrad.vjp import record

@@ -16,7 +16,7 @@ from funcgrad import _compat
 from funcgrad.graph import Graph, Params, carries_gradient
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, zeros_like_aval
-from funcgrad.rule import higher_order
+from funcgrad.registry import higher_order
 from funcgrad.rules.staging import BodyKind, assemble, spread, stage_backward, stage_forward
 from funcgrad.trace import UNKNOWN, evaluate, is_transposed
 from funcgrad.vjp import record_linear

@@ -18,7 +18,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.pullback import zeros_like_aval
-from funcgrad.rule import closed_form, joint, linear, unsupported
+from funcgrad.registry import closed_form, joint, linear, unsupported
 
 Array = Any
 Aval = Any

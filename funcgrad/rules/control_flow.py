@@ -17,7 +17,7 @@ from funcgrad import _compat
 from funcgrad.graph import Graph
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, add_cotangents, recompute, zeros_like_aval
-from funcgrad.rule import higher_order
+from funcgrad.registry import higher_order
 from funcgrad.rules.staging import BodyKind, Layout, StagedForward, fixed_point, spread, stage_backward, stage_forward
 
 Array = Any

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import closed_form, linear
+from funcgrad.registry import closed_form, linear
 from funcgrad.vjp import vjp
 from funcgrad.zeros import AXES
 

@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import Over, closed_form, constant, joint, linear, pointwise, unbroadcast
+from funcgrad.registry import closed_form, constant, joint, linear, pointwise
+from funcgrad.rule import Over, unbroadcast
 from funcgrad.zeros import ELEMENTS, MOVES
 
 Array = Any

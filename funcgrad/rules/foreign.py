@@ -22,7 +22,8 @@ from jax.interpreters.ad import UndefinedPrimal, Zero, primitive_jvps, primitive
 from funcgrad import _compat
 from funcgrad.graph import Params
 from funcgrad.pullback import zeros_like_aval
-from funcgrad.rule import MapClass, VJPRule, adopting
+from funcgrad.registry import adopting
+from funcgrad.rule import MapClass, VJPRule
 from funcgrad.rules.call import forward_of_jvp, is_zero
 
 Array = Any

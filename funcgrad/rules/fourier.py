@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import linear
+from funcgrad.registry import linear
 
 Array = Any
 Aval = Any

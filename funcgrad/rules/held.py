@@ -16,7 +16,7 @@ from jax.experimental.hijax import VJPHiPrimitive
 from funcgrad import _compat
 from funcgrad.interning import intern_jaxpr
 from funcgrad.pullback import FlatPullback, add_cotangents, zeros_like_aval
-from funcgrad.rule import higher_order
+from funcgrad.registry import higher_order
 from funcgrad.rules.call import held_program_forward, is_zero, nothing_saveable
 from funcgrad.rules.staging import BodyKind, assemble, stage_forward
 

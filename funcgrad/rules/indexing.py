@@ -19,7 +19,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.pullback import zeros_like_aval
-from funcgrad.rule import joint, linear
+from funcgrad.registry import joint, linear
 from funcgrad.zeros import MOVES
 
 Array = Any

@@ -8,7 +8,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
-from funcgrad.rule import constant, joint, later, linear, unsupported
+from funcgrad.registry import constant, joint, later, linear, unsupported
 from funcgrad.taps import tapped_cotangent
 from funcgrad.zeros import MOVES
 

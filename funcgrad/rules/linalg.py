@@ -17,7 +17,7 @@ from jax.extend.core import primitives as p
 from jax.lax import linalg
 
 from funcgrad import _compat
-from funcgrad.rule import closed_form, constant, joint, unsupported
+from funcgrad.registry import closed_form, constant, joint, unsupported
 from funcgrad.rules.matrix import (
     adjoint,
     along_columns,

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import closed_form, higher_order
+from funcgrad.registry import closed_form, higher_order
 from funcgrad.zeros import MOVES
 
 Array = Any

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import pointwise
+from funcgrad.registry import pointwise
 
 Array = Any
 Aval = Any

@@ -11,7 +11,7 @@ from jax import lax
 from jax.extend.core import jaxpr_as_fun
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import closed_form, constant, joint, linear
+from funcgrad.registry import closed_form, constant, joint, linear
 from funcgrad.vjp import vjp
 from funcgrad.zeros import AXES
 

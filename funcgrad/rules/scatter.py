@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.pullback import zeros_like_aval
-from funcgrad.rule import closed_form, joint, linear
+from funcgrad.registry import closed_form, joint, linear
 
 Array = Any
 Aval = Any

@@ -25,7 +25,7 @@ from funcgrad import _compat
 from funcgrad.cost import value_bytes
 from funcgrad.policies import Budget, Segments, given, in_force
 from funcgrad.pullback import add_cotangents
-from funcgrad.rule import higher_order
+from funcgrad.registry import higher_order
 from funcgrad.rules.control_flow import ScanPullback, scan_forward, stage_loop
 from funcgrad.rules.staging import StagedForward
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import joint, linear
+from funcgrad.registry import joint, linear
 from funcgrad.zeros import MOVES
 
 Array = Any

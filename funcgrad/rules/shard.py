@@ -23,7 +23,7 @@ from funcgrad.graph import Graph
 from funcgrad.interning import intern_jaxpr
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, zeros_like_aval
-from funcgrad.rule import higher_order, lookup
+from funcgrad.registry import higher_order, lookup
 from funcgrad.rules.staging import BodyKind, StagedForward, assemble, spread, stage_backward, stage_forward
 from funcgrad.trace import UNKNOWN, GraphTrace, evaluate
 

@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.errors import MissingRuleError
-from funcgrad.rule import pointwise
+from funcgrad.registry import pointwise
 from funcgrad.rules.elementwise import as_number, const, times
 
 Array = Any

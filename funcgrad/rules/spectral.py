@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import joint
+from funcgrad.registry import joint
 from funcgrad.rules.matrix import (
     adjoint,
     along_columns,

@@ -21,7 +21,8 @@ from jax.ref import AbstractRef
 
 from funcgrad import _compat, errors
 from funcgrad.pullback import FlatPullback
-from funcgrad.rule import VJPRule, higher_order, linear, lookup, mutable, unsupported
+from funcgrad.registry import higher_order, linear, lookup, mutable, unsupported
+from funcgrad.rule import VJPRule
 from funcgrad.rules.cells import (
     CUSTOM,
     OPERATIONS,

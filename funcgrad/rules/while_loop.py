@@ -29,7 +29,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
 from funcgrad.pullback import materialize
-from funcgrad.rule import higher_order
+from funcgrad.registry import higher_order
 from funcgrad.rules.call import nothing_saveable
 from funcgrad.rules.staging import BodyKind, fixed_point, stage_backward, stage_forward
 from funcgrad.rules.while_pullback import (

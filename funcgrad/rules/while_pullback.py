@@ -16,7 +16,7 @@ from funcgrad import _compat
 from funcgrad.graph import Graph
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, add_cotangents, sweep, zeros_like_aval
-from funcgrad.rule import higher_order
+from funcgrad.registry import higher_order
 from funcgrad.rules.staging import Layout, spread, stage_backward
 from funcgrad.trace import evaluate, is_transposed
 from funcgrad.vjp import record_linear

@@ -17,7 +17,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.extend.core import primitives as p
 
-from funcgrad.rule import closed_form, joint, linear, unsupported
+from funcgrad.registry import closed_form, joint, linear, unsupported
 from funcgrad.rules.backend import on_one_cpu
 from funcgrad.vjp import vjp
 

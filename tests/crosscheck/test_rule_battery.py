@@ -13,8 +13,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from funcgrad import extend
-from funcgrad import rule as registry
+from funcgrad import extend, registry
 from funcgrad.crosscheck.report import Verdict
 from funcgrad.crosscheck.rule_battery import AGREE, BOUNDARY, PRIMAL_BODY, QUESTIONS, SECOND_ORDER, check_rule
 

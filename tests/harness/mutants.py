@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from funcgrad import rule as registry
+from funcgrad import registry
 from funcgrad.caches import clear_caches
-from funcgrad.rule import MapClass, Over, VJPRule
+from funcgrad.rule import MapClass, Over, Reads, VJPRule
 
 Mutation = Callable[[Any], Any]
 
@@ -135,8 +135,8 @@ def mutant(right: VJPRule, kind: str, calls: list[str], operand: int | None = No
             function if function is None or operand not in (None, i)
             else after(function, lambda ct: spoil([ct], kind, None)[0])
             for i, function in enumerate(right.functions))
-    kept = (registry.Kept(True, (), True),) * len(functions)
-    return dataclasses.replace(right, functions=functions, kept=kept if kind == "swapped" else right.kept)
+    functions_read = (Reads(True, (), True),) * len(functions) if kind == "swapped" else right.functions_read
+    return dataclasses.replace(right, functions=functions, functions_read=functions_read)
 
 
 def _as_numbers(result: Any, args: Sequence[Any]) -> Any:
@@ -168,7 +168,7 @@ def _wrong_at_zero(right: VJPRule, calls: list[str]) -> VJPRule:
     assert right.kind is MapClass.POINTWISE
     functions = tuple(None if f is None else after(f, i) for i, f in enumerate(right.functions))
     return dataclasses.replace(right, functions=functions,
-                               kept=(registry.Kept(True, (), True),) * len(functions))
+                               functions_read=(Reads(True, (), True),) * len(functions))
 
 
 def spoil(cts: Sequence[Any], kind: str, operand: int | None) -> list[Any]:

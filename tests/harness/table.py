@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import tests.cases
-from funcgrad.rule import MapClass, rules
+from funcgrad.registry import rules
+from funcgrad.rule import MapClass
 from tests.cases.case import Args, Case
 
 COMPLEX = {"float32": "complex64", "float64": "complex128"}

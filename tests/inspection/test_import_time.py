@@ -65,6 +65,6 @@ def test_modules_come_when_asked_for_and_are_listed() -> None:
 
 
 def test_rules_of_sparse_formats_come_with_them() -> None:
-    loaded("import funcgrad\nfrom funcgrad.rule import lookup, rules\nfrom jax.experimental import sparse\n"
+    loaded("import funcgrad\nfrom funcgrad.registry import lookup, rules\nfrom jax.experimental import sparse\n"
            "assert lookup(sparse.todense_p) is not None\n"
            "assert 'coo_spmv' in {primitive.name for primitive in rules()}")

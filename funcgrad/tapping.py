@@ -21,10 +21,11 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.errors import TapError
+from funcgrad.evaluation import evaluate, evaluate_equation
 from funcgrad.graph import carries_gradient
 from funcgrad.pullback import materialize
 from funcgrad.taps import Site, Tapped, sites, sites_within
-from funcgrad.trace import GraphTrace, evaluate, evaluate_equation
+from funcgrad.trace import GraphTrace
 
 Array = Any
 

@@ -8,20 +8,18 @@ noted as nodes. Nothing is differentiated here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
 from jax.core import Trace, Tracer
-from jax.extend import source_info_util
-from jax.extend.core import Literal as JaxprLiteral
 from jax.extend.core import Primitive, TraceTag, set_current_trace, take_current_trace
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
 from funcgrad.bodies import ACTIVE, INACTIVE, Body, find_body, kind_of
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Literal, Node, Operand, Params, PullbackSpec, carries_gradient
 from funcgrad.interning import intern_params
 from funcgrad.pullback import zeros_like_aval
@@ -131,12 +129,12 @@ class GraphTrace(Trace):
         for wrapped in (fun, jvp):
             self._lower_static(wrapped)
         params = {"subfuns": (fun, jvp), "symbolic_zeros": symbolic_zeros}
-        return self._process_custom(primitive, args, params)
+        return self.process_custom(primitive, args, params, rerunnable=False)
 
     def process_custom_vjp_call(self, primitive: Primitive, fun: Any, fwd: Any, bwd: Any, args: Sequence[Value], /, *,
                                 out_trees: Any, symbolic_zeros: bool) -> Any:
         params = {"subfuns": (fun, fwd, bwd), "out_trees": out_trees, "symbolic_zeros": symbolic_zeros}
-        return self._process_custom(primitive, args, params)
+        return self.process_custom(primitive, args, params, rerunnable=False)
 
     def stage_value(self, value: Value) -> Value:
         return value if self.owns(value) else self.parent.stage_value(value)
@@ -289,13 +287,20 @@ class GraphTrace(Trace):
         self.nodes[-1] = Node(node.primitive, node.params, node.operands, node.active, node.outputs, node.out_active,
                               tuple(hidden), PullbackSpec(tree, tuple(numbers)), rerunnable, node.mesh, node.source)
 
-    def _process_custom(self, primitive: Primitive, args: Sequence[Value], params: dict) -> Any:
-        """A `custom_jvp` or `custom_vjp` function that the user calls directly: it runs once, here and now."""
+    def process_custom(self, primitive: Primitive, args: Sequence[Value], params: dict, rerunnable: bool) -> Any:
+        """A `custom_jvp` or `custom_vjp` function.
+
+        Args:
+          primitive: one of the two.
+          args: what it is applied to, some of it traced here.
+          params: as they are bound; staged ones where it is part of a program.
+          rerunnable: whether it can run again: a function that the user calls directly runs once, here and now.
+        """
         rule = lookup(primitive)
         assert rule is not None
         if any(self._active(args)):
-            return self._process_higher_order(primitive, rule, args, params, rerunnable=False)
-        return self.hand_on(primitive, args, params, rerunnable=False)
+            return self._process_higher_order(primitive, rule, args, params, rerunnable)
+        return self.hand_on(primitive, args, params, rerunnable)
 
     def _lower_static(self, wrapped: Any) -> None:
         """Traced values among the `nondiff_argnums` of a call: JAX has stopped their gradient, and here they end."""
@@ -326,73 +331,3 @@ def is_transposed(args: Sequence[Value]) -> bool:
 def _instantiate(lowered: Value, value: Value) -> Value:
     """A value that can be computed with: zeros for an unknown tangent, for a function linear in it."""
     return zeros_like_aval(value.aval) if lowered is UNKNOWN else lowered
-
-
-def evaluate(jaxpr: Any, args: Sequence[Value], step: Callable[..., Sequence[Value]] | None = None,
-             here: bool = False) -> list[Value]:
-    """Run a closed jaxpr in the current trace, each equation by ``step(trace, equation, operands)`` if given.
-
-    `here` says that the program was traced for this very call, so JAX's settings are those it was traced with: an
-    equation of `jnp` then needs no context of its own, which is half of the time that an eager operation takes.
-
-    Two things differ from `jax.core.eval_jaxpr`: a conversion of a host scalar stays on the host (so that it can be a
-    literal), and custom rules with a traced operand keep their staged form, which can be run again.
-    """
-    with take_current_trace() as current:
-        trace = current
-    stack, outer = source_info_util.current_name_stack(), _compat.current_source()
-    env: dict[Any, Value] = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
-    env |= dict(zip(jaxpr.jaxpr.invars, args, strict=True))
-
-    def read(atom: Any) -> Value:
-        return atom.val if isinstance(atom, JaxprLiteral) else env[atom]
-
-    last = _LAST_USES.get(jaxpr.jaxpr)
-    if last is None:
-        last = _LAST_USES[jaxpr.jaxpr] = _last_uses(jaxpr.jaxpr)
-    for index, eqn in enumerate(jaxpr.jaxpr.eqns):
-        info = eqn.source_info  # of jnp's own programs all frames are JAX's: then the line that called them counts
-        own_line, values = _compat.has_user_frame(info), [read(atom) for atom in eqn.invars]
-        if here and not own_line:
-            results = (step or evaluate_equation)(trace, eqn, values)
-        else:
-            traceback = info.traceback if own_line else outer.traceback
-            with (source_info_util.user_context(traceback, name_stack=stack + info.name_stack), eqn.ctx.manager):
-                results = (step or evaluate_equation)(trace, eqn, values)
-        env.update(zip(eqn.outvars, results, strict=True))
-        for variable in last.get(index, ()):
-            env.pop(variable, None)
-    return [read(atom) for atom in jaxpr.jaxpr.outvars]
-
-
-# `jnp`'s small programs run again and again; what is found in them goes when they go.
-_LAST_USES: WeakKeyDictionary[Any, dict[int, list[Any]]] = WeakKeyDictionary()
-
-
-def _last_uses(jaxpr: Any) -> dict[int, list[Any]]:
-    """For each equation, the variables that nothing reads after it (so that eager evaluation frees their arrays)."""
-    kept = {id(atom) for atom in jaxpr.outvars}
-    last = {atom: index for index, eqn in enumerate(jaxpr.eqns)
-            for atom in eqn.invars if not isinstance(atom, JaxprLiteral) and id(atom) not in kept}
-    uses: dict[int, list[Any]] = {}
-    for variable, index in last.items():
-        uses.setdefault(index, []).append(variable)
-    return uses
-
-
-def evaluate_equation(trace: Trace, eqn: Any, values: list[Value]) -> Sequence[Value]:
-    """Run one equation of a jaxpr."""
-    primitive, params = eqn.primitive, eqn.params
-    if primitive is p.convert_element_type_p and not isinstance(values[0], Tracer | jax.Array):
-        folded = _compat.fold_constant(values[0], params["new_dtype"], params["weak_type"])
-        if folded is not None:
-            return [folded]
-    if primitive in (p.custom_jvp_call_p, p.custom_vjp_call_p) and isinstance(trace, GraphTrace) and any(
-            map(trace.owns, values)):
-        if not any(trace._active(values)):
-            return trace.hand_on(primitive, values, params, rerunnable=True)
-        rule = lookup(primitive)
-        assert rule is not None
-        return trace._process_higher_order(primitive, rule, values, params)
-    results = primitive.bind(*values, **primitive.get_bind_params(params))
-    return results if primitive.multiple_results else [results]

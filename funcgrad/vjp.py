@@ -20,7 +20,8 @@ from funcgrad.planning import make_plan
 from funcgrad.policies import Budget, Policy
 from funcgrad.pullback import FlatPullback, Pullback, materialize, sweep, zeros_like_aval
 from funcgrad.taps import Function, check_met, given_taps
-from funcgrad.trace import PLAIN, UNKNOWN, GraphTrace, Mode
+from funcgrad.trace import PLAIN, GraphTrace, Mode
+from funcgrad.tracer import UNKNOWN
 from funcgrad.trees import name_of
 from funcgrad.watching import WATCHER
 from funcgrad.zeros import strong_zeros as zeros_in_force

@@ -23,9 +23,10 @@ from funcgrad.crosscheck.recording import record_program
 from funcgrad.crosscheck.report import Row, Verdict
 from funcgrad.crosscheck.second import second_order
 from funcgrad.crosscheck.snippets import snippet
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Literal, Node, carries_gradient
 from funcgrad.pullback import add_cotangents, node_cotangents
-from funcgrad.trace import UNKNOWN, evaluate
+from funcgrad.tracer import UNKNOWN
 from funcgrad.vjp import Recording
 
 Array = Any

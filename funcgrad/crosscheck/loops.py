@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from funcgrad.trace import evaluate
+from funcgrad.evaluation import evaluate
 
 Array = Any
 Run = Callable[[Any, Sequence[Array]], list[Array]]

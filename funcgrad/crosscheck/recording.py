@@ -14,7 +14,8 @@ import jax
 from jax.extend.core import Primitive, set_current_trace
 
 from funcgrad import _compat
-from funcgrad.trace import GraphTrace, evaluate
+from funcgrad.evaluation import evaluate
+from funcgrad.trace import GraphTrace
 from funcgrad.vjp import Recording
 from funcgrad.vjp import record as plainly_recorded
 
@@ -24,14 +25,14 @@ Array = Any
 class StagingTrace(GraphTrace):
     """Stages custom rules that are called directly, then records them."""
 
-    def _process_custom(self, primitive: Primitive, args: Sequence[Any], params: dict) -> Any:
-        if not any(self._active(args)):
-            return super()._process_custom(primitive, args, params)
+    def process_custom(self, primitive: Primitive, args: Sequence[Any], params: dict, rerunnable: bool) -> Any:
+        if rerunnable or not any(self._active(args)):  # staged already, or of no account
+            return super().process_custom(primitive, args, params, rerunnable)
         avals = list(map(_compat.typeof, args))
         try:
             jaxpr = _compat.stage(lambda *values: primitive.bind(*values, **params), avals, self.name)
         except jax.errors.ConcretizationTypeError:
-            return super()._process_custom(primitive, args, params)
+            return super().process_custom(primitive, args, params, rerunnable)
         with set_current_trace(self):
             results = evaluate(jaxpr, args, here=True)
         _forget_second_run(params["subfuns"])

@@ -28,8 +28,8 @@ from funcgrad.crosscheck.substitute_rules import Inner, Rule, gradients_inside, 
 from funcgrad.crosscheck.substitute_session import SIDE, Call, Record, Side, Suspect
 from funcgrad.eager import backward
 from funcgrad.errors import MissingRuleError
+from funcgrad.evaluation import evaluate
 from funcgrad.pullback import Pullback, materialize
-from funcgrad.trace import evaluate
 from funcgrad.trees import split_arguments
 from funcgrad.vjp import Recording, record_call
 

@@ -13,6 +13,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.checks import check_callable
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Node, carries_gradient
 from funcgrad.inspection.drawing import Drawing, draw
 from funcgrad.inspection.frames import user_frames
@@ -24,7 +25,6 @@ from funcgrad.planning import node_reads
 from funcgrad.pullback import add_cotangents, node_cotangents
 from funcgrad.registry import lookup
 from funcgrad.rule import MapClass, Over
-from funcgrad.trace import evaluate
 from funcgrad.vjp import Recording, record, record_call
 
 Array = Any

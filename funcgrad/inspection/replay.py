@@ -18,12 +18,12 @@ from jax.extend import source_info_util
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Node, carries_gradient
 from funcgrad.inspection.naming import own_pullback
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.rules.control_flow import ScanPullback
 from funcgrad.rules.while_pullback import Loop, WhilePullback, strong
-from funcgrad.trace import evaluate
 from funcgrad.vjp import Recording, record
 
 Array = Any

@@ -22,9 +22,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
+from funcgrad.evaluation import evaluate, evaluate_equation
 from funcgrad.graph import Node
 from funcgrad.inspection.replay import Inside, Read, operands_of
-from funcgrad.trace import evaluate, evaluate_equation
 from funcgrad.vjp import Recording, record
 from funcgrad.watching import at_source
 

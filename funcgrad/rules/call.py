@@ -13,12 +13,14 @@ from jax.extend.core import primitives as p
 from jax.ref import AbstractRef
 
 from funcgrad import _compat
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Graph, Params, carries_gradient
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, zeros_like_aval
 from funcgrad.registry import higher_order
 from funcgrad.rules.staging import BodyKind, assemble, spread, stage_backward, stage_forward
-from funcgrad.trace import UNKNOWN, evaluate, is_transposed
+from funcgrad.trace import is_transposed
+from funcgrad.tracer import UNKNOWN
 from funcgrad.vjp import record_linear
 from funcgrad.zeros import EVERYTHING, elsewhere, zeros_are_strong
 

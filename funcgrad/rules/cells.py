@@ -19,7 +19,7 @@ from jax.extend.core import Primitive
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
-from funcgrad.trace import evaluate, evaluate_equation
+from funcgrad.evaluation import evaluate, evaluate_equation
 
 Array = Any
 Aval = Any

@@ -19,13 +19,15 @@ from jax.extend.core import primitives as p
 from jax.sharding import PartitionSpec
 
 from funcgrad import _compat
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Graph
 from funcgrad.interning import intern_jaxpr
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, zeros_like_aval
 from funcgrad.registry import higher_order, lookup
 from funcgrad.rules.staging import BodyKind, StagedForward, assemble, spread, stage_backward, stage_forward
-from funcgrad.trace import UNKNOWN, GraphTrace, evaluate
+from funcgrad.trace import GraphTrace
+from funcgrad.tracer import UNKNOWN
 
 Array = Any
 static = partial(dataclasses.field, metadata={"static": True})

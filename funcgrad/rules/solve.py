@@ -19,10 +19,11 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Params
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.registry import higher_order
-from funcgrad.trace import Mode, evaluate, is_transposed
+from funcgrad.trace import Mode, is_transposed
 from funcgrad.vjp import record
 from funcgrad.zeros import EVERYTHING, elsewhere, zeros_are_strong
 

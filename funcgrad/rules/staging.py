@@ -17,10 +17,11 @@ from jax.extend.core import ClosedJaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from funcgrad import _compat
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Graph
 from funcgrad.planning import Plan, make_plan
 from funcgrad.policies import Policy, Segments, given, in_force, inside, own_policy
-from funcgrad.trace import Mode, evaluate
+from funcgrad.trace import Mode
 from funcgrad.vjp import record
 
 Array = Any

@@ -20,6 +20,7 @@ from jax.extend.core import primitives as p
 from jax.ref import AbstractRef
 
 from funcgrad import _compat, errors
+from funcgrad.evaluation import evaluate
 from funcgrad.pullback import FlatPullback
 from funcgrad.registry import higher_order, linear, lookup, mutable, unsupported
 from funcgrad.rule import VJPRule
@@ -35,7 +36,8 @@ from funcgrad.rules.cells import (
     update,
 )
 from funcgrad.rules.staging import BodyKind, assemble, stage_forward
-from funcgrad.trace import UNKNOWN, GraphTrace, GraphTracer, evaluate
+from funcgrad.trace import GraphTrace
+from funcgrad.tracer import UNKNOWN, GraphTracer
 
 Array = Any
 STATIC = {"static": True}

@@ -28,6 +28,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
+from funcgrad.evaluation import evaluate
 from funcgrad.pullback import materialize
 from funcgrad.registry import higher_order
 from funcgrad.rules.call import nothing_saveable
@@ -46,7 +47,6 @@ from funcgrad.rules.while_pullback import (
     strong,
     write,
 )
-from funcgrad.trace import evaluate
 
 Array = Any
 

@@ -13,12 +13,13 @@ from jax.extend.core import Primitive
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
+from funcgrad.evaluation import evaluate
 from funcgrad.graph import Graph
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, add_cotangents, sweep, zeros_like_aval
 from funcgrad.registry import higher_order
 from funcgrad.rules.staging import Layout, spread, stage_backward
-from funcgrad.trace import evaluate, is_transposed
+from funcgrad.trace import is_transposed
 from funcgrad.vjp import record_linear
 
 Array = Any

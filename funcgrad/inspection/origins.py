@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat
+from funcgrad import _compat, _primitives
 from funcgrad.graph import Graph, Node, carries_gradient
 from funcgrad.inspection.replay import Inside, LoopRun, loop_run, run_once
 from funcgrad.inspection.shards import shard_run
@@ -291,7 +291,7 @@ def _descend(node: Node, above: Search, origin: Origin) -> Deeper:
         deeper = _in_custom_rule(node, above, cts)
         if deeper is not None:
             return deeper
-    if node.primitive is _compat.shard_map_p:
+    if node.primitive is _primitives.shard_map_p:
         return _in_shards(node, above, cts)
     once = run_once(node, above.program.read)
     if once is None:

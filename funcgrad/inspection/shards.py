@@ -21,7 +21,7 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat
+from funcgrad import _compat, _primitives
 from funcgrad.evaluation import evaluate, evaluate_equation
 from funcgrad.graph import Node
 from funcgrad.inspection.replay import Inside, Read, operands_of
@@ -33,7 +33,8 @@ Array = Any
 Axes = tuple[tuple[str, int], ...]
 
 #: Operations that change nothing but what a type says of the mesh.
-_CASTS = frozenset({_compat.pvary_p, _compat.preduced_p, _compat.vary_unreduced_cast_p, _compat.reduced_vary_cast_p})
+_CASTS = frozenset({_primitives.pvary_p, _primitives.preduced_p, _primitives.vary_unreduced_cast_p,
+                    _primitives.reduced_vary_cast_p})
 
 
 def _sum(x: Array, *, axes: Any) -> Array:
@@ -52,8 +53,8 @@ def _scatter(x: Array, *, scatter_dimension: int, axis_name: Any, axis_size: int
 
 #: The others, as they are where types know nothing of the mesh.
 _PLAIN: Mapping[Any, Callable[..., Array]] = {
-    _compat.psum_invariant_p: _sum, _compat.unreduced_psum_p: _sum, _compat.all_gather_invariant_p: _gather,
-    _compat.all_gather_reduced_p: _gather, _compat.unreduced_reduce_scatter_p: _scatter}
+    _primitives.psum_invariant_p: _sum, _primitives.unreduced_psum_p: _sum, _primitives.all_gather_invariant_p: _gather,
+    _primitives.all_gather_reduced_p: _gather, _primitives.unreduced_reduce_scatter_p: _scatter}
 
 
 def manual_axes() -> Axes:

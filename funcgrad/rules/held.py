@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.experimental.hijax import VJPHiPrimitive
 
-from funcgrad import _compat
+from funcgrad import _compat, _primitives
 from funcgrad.interning import intern_jaxpr
 from funcgrad.pullback import FlatPullback, add_cotangents, zeros_like_aval
 from funcgrad.registry import higher_order
@@ -36,13 +36,13 @@ def pullback_of_program(active: tuple[bool, ...], operands: Sequence[Array], jax
 
 def composite_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, **params: Any) -> tuple[list, Any]:
     """A `composite` has the derivative of its decomposition (jax.grad refuses it)."""
-    outputs = _compat.composite_p.bind(*operands, jaxpr=jaxpr, **params)  # name, version, attributes: the kernel's
+    outputs = _primitives.composite_p.bind(*operands, jaxpr=jaxpr, **params)  # name, version, attributes: the kernel's
     return list(outputs), pullback_of_program(active, operands, jaxpr)
 
 
 def custom_vmap_forward(active: tuple[bool, ...], *operands: Array, call: Any, **params: Any) -> tuple[list, Any]:
     """A function with its own batching rule, which `params` hold; its derivative is batched as any other program."""
-    outputs = _compat.custom_vmap_p.bind(*operands, call=call, **params)
+    outputs = _primitives.custom_vmap_p.bind(*operands, call=call, **params)
     return list(outputs), pullback_of_program(active, operands, call)
 
 
@@ -62,7 +62,7 @@ def remat_opt_forward(active: tuple[bool, ...], *operands: Array, num_consts: in
 def linear_call_forward(active: tuple[bool, ...], *operands: Array, callee: Any, transpose_thunk: Callable[[], Any],
                         num_callee_consts: int, num_res: int) -> tuple[list, Any]:
     """The user's transpose for the linear operands; for the others, in which JAX has none, the program's pullback."""
-    outputs = _compat.linear_call_p.bind(*operands, callee=callee, transpose_thunk=transpose_thunk,
+    outputs = _primitives.linear_call_p.bind(*operands, callee=callee, transpose_thunk=transpose_thunk,
                                          num_callee_consts=num_callee_consts, num_res=num_res)
     transposed, constants = transpose_thunk()
     fixed = num_callee_consts + num_res
@@ -99,7 +99,7 @@ class LinearCallPullback:
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         full = [zeros_like_aval(aval) if ct is None else ct
                 for ct, aval in zip(cts, self.callee.out_avals, strict=True)]
-        linear = _compat.linear_call_p.bind(
+        linear = _primitives.linear_call_p.bind(
             *self.constants, *self.residuals, *full, callee=self.transposed,
             transpose_thunk=Thunk(self.callee, self.callee_constants), num_callee_consts=len(self.constants),
             num_res=len(self.residuals))
@@ -171,9 +171,9 @@ class Accumulator:
             self.total = add_cotangents(self.total, ct)
 
 
-higher_order(_compat.composite_p, composite_forward)
-higher_order(_compat.custom_vmap_p, custom_vmap_forward)
-higher_order(_compat.eval_jaxpr_p, held_program_forward)
-higher_order(_compat.remat_opt_p, remat_opt_forward, dear=True)
-higher_order(_compat.linear_call_p, linear_call_forward)
-higher_order(_compat.call_hi_primitive_p, hi_primitive_forward, dear=True)
+higher_order(_primitives.composite_p, composite_forward)
+higher_order(_primitives.custom_vmap_p, custom_vmap_forward)
+higher_order(_primitives.eval_jaxpr_p, held_program_forward)
+higher_order(_primitives.remat_opt_p, remat_opt_forward, dear=True)
+higher_order(_primitives.linear_call_p, linear_call_forward)
+higher_order(_primitives.call_hi_primitive_p, hi_primitive_forward, dear=True)

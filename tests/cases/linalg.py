@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.lax import linalg
 
-from funcgrad import _compat
+from funcgrad import _primitives
 from tests.cases.case import Args, Boundary, Case, normal
 
 LAPACK = ("float32", "float64")
@@ -264,7 +264,7 @@ def reflector_case(name: str, fun: Callable[..., Any], draw: Draw) -> Case:
 
 
 def pivoted_reflectors(a: Any) -> Any:
-    packed, _, taus = _compat.geqp3_p.bind(a, lax.full((a.shape[-1],), 0, np.int32), use_magma=None)
+    packed, _, taus = _primitives.geqp3_p.bind(a, lax.full((a.shape[-1],), 0, np.int32), use_magma=None)
     return packed, taus
 
 
@@ -274,7 +274,7 @@ def ormqr_four(a: Any, taus: Any, c: Any) -> Any:
 
 
 REFLECTORS = (
-    *(reflector_case(f"geqrf[{'x'.join(map(str, shape))}{',complex' * imaginary}]", _compat.geqrf_p.bind,
+    *(reflector_case(f"geqrf[{'x'.join(map(str, shape))}{',complex' * imaginary}]", _primitives.geqrf_p.bind,
                      spread(*shape, imaginary=imaginary))
       for shape, imaginary in (((3, 3), False), ((4, 3), True), ((3, 4), True), ((2, 3, 2), False))),
     reflector_case("geqp3[3x4]", pivoted_reflectors, spread(3, 4)),

@@ -23,7 +23,7 @@ Array = jax.Array
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = (
     *(f"{name}[check_vma={vma}]" for name, program in MANUAL.items() for vma in program.checks),
-    "with_sharding_constraint", "device_put", "jit[out_shardings]",
+    "with_sharding_constraint", "device_put", "jit[out_shardings]", "jit[cotangent from elsewhere]",
     *(f"explicit {name}" for name in EXPLICIT),
 )
 

@@ -62,7 +62,7 @@ class JitPullback:
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
-        args = (*self.residuals, *(cts[i] for i in given))
+        args = (*self.residuals, *(_placed(cts[i], self.params["out_shardings"][i]) for i in given))
         if is_transposed(args):  # the linear trace sees through the boundary: no staged detour
             return FlatPullback(self.graph, self.plan, self.residuals)(cts)
         name = f"pullback({self.params['name']})"
@@ -81,6 +81,13 @@ class JitPullback:
             out_shardings=tuple(self.params["in_shardings"][i] for i in reached),
             in_layouts=no_layout + tuple(self.params["out_layouts"][i] for i in given),
             out_layouts=tuple(self.params["in_layouts"][i] for i in reached))
+
+
+def _placed(ct: Array, sharding: Any) -> Array:
+    """The cotangent where its output lies: outside of `jit` it may come from elsewhere, which `jit` would refuse."""
+    if not isinstance(sharding, jax.sharding.Sharding) or isinstance(ct, jax.core.Tracer):
+        return ct
+    return jax.device_put(ct, sharding)
 
 
 def pull_body(spec: tuple[Graph, Plan, tuple[int, ...]], *args: Array) -> list[Array | None]:

@@ -28,11 +28,13 @@ class Program:
       build: ``build(shard_map) -> function``, where `shard_map` knows the mesh and `check_vma`.
       plain: the same function without a mesh.
       checks: values of `check_vma` under which the program is one.
+      only_jitted: those of them under which JAX refuses to run it outside of `jit`.
     """
 
     build: Callable[[Map], Callable[[Array, Array], Array]]
     plain: Callable[[Array, Array], Array]
     checks: tuple[bool, ...] = (True, False)
+    only_jitted: tuple[bool, ...] = ()
 
 
 def sharded(body: Callable[..., Array], in_specs: Any, out_specs: Any, **options: Any) -> Callable[[Map], Any]:
@@ -145,7 +147,7 @@ MANUAL: dict[str, Program] = {
                 ROWS), lambda a, w: (jnp.sin(a[:, :2]) + jnp.sin(a[:, 2:])) @ w[:2], checks=(True,)),
     "all_gather[reduced]": Program(
         sharded(lambda a, w: jnp.sin(a @ lax.all_gather(w, "x", tiled=True, to="reduced")), (ROWS, ROWS), ROWS),
-        lambda a, w: jnp.sin(a @ w), checks=(True,)),
+        lambda a, w: jnp.sin(a @ w), checks=(True,), only_jitted=(True,)),
     "psum_scatter": Program(
         sharded(lambda a, w: lax.psum_scatter(jnp.sin(a) @ w, "y", scatter_dimension=1, tiled=True) ** 2,
                 (BLOCKS, P("y")), BLOCKS), lambda a, w: (jnp.sin(a) @ w) ** 2),
@@ -188,8 +190,8 @@ MANUAL: dict[str, Program] = {
         (ROWS, P()), ROWS), lambda a, w: -w[0, 0] * a * (jnp.cos(a[:, 0]) * jnp.sin(a[:, 1]))[:, None]),
     "one axis manual": Program(
         sharded(lambda a, w: jnp.sin(lax.psum(a @ w, "x")), (ROWS, P()), P(), axis_names={"x"}),
-        lambda a, w: jnp.sin((a @ w).reshape(4, 2, 6).sum(0))),
-    "nested": Program(nested, lambda a, w: jnp.sin(a) @ w),
+        lambda a, w: jnp.sin((a @ w).reshape(4, 2, 6).sum(0)), only_jitted=(False,)),
+    "nested": Program(nested, lambda a, w: jnp.sin(a) @ w, only_jitted=(True, False)),
     "vmap around": Program(
         lambda shard_map: jax.vmap(shard_map(lambda a, w: jnp.sin(a) * w[0, 0], in_specs=(ROWS, P()), out_specs=ROWS),
                                    in_axes=(1, None)), lambda a, w: jnp.sin(a.T) * w[0, 0]),
@@ -212,6 +214,9 @@ def placed(mesh: Any) -> dict[str, Program]:
                               lambda a, w: jnp.sin(a @ w)),
         "jit[out_shardings]": Program(
             lambda _: jax.jit(lambda a, w: jnp.sin(a @ w), out_shardings=at(P("y"))), lambda a, w: jnp.sin(a @ w)),
+        "jit[cotangent from elsewhere]": Program(
+            lambda _: lambda a, w: jax.device_put(jnp.ones((8, 6)), at(P())) * jax.jit(
+                lambda a, w: jnp.sin(a @ w), out_shardings=at(P("y")))(a, w), lambda a, w: jnp.sin(a @ w)),
     }
 
 

@@ -107,7 +107,8 @@ def _checked(name: str, ct: Array, result: Any) -> Array:
         given = _compat.typeof(result)
     except TypeError:
         raise TapError(f"the tap {name!r} gave a {type(result).__name__} for a cotangent {wanted.str_short()}.\n"
-                       "To fix: return an array of the cotangent's shape and dtype.") from None
+                       "To fix: return an array of the cotangent's shape and dtype; `ct` itself, where the function "
+                       "only looks at it.") from None
     if given.shape != wanted.shape or given.dtype != wanted.dtype:
         raise TapError(f"the tap {name!r} gave {given.str_short()} for a cotangent {wanted.str_short()}.\n"
                        "To fix: return an array of the cotangent's shape and dtype; jnp.zeros_like(ct) for zero.")
@@ -177,4 +178,6 @@ def check_met(taps: Functions, graph: Graph) -> None:
         if name not in met:
             known = ", ".join(map(repr, sorted(met))) or "none"
             raise TapError(f"`{graph.name}` has no tap named {name!r} on the way of the gradient.\n  met: {known}\n"
-                           "To fix: mark the value with funcgrad.tap(x, name), under the name that `taps` has.")
+                           "To fix: mark the value with funcgrad.tap(x, name), under the name that `taps` has. What "
+                           "does not depend on the differentiated arguments (`argnums`) has no cotangent, marked or "
+                           "not.")

@@ -92,7 +92,8 @@ def follow(program: Program, cts: dict[int, Array], start: Masks) -> tuple[list[
     read = {v for node in graph.nodes for v in node.operands} | set(graph.outputs)
     for value in start:
         if value not in read:
-            cuts.append(Cut("nothing", because="no operation reads it", elements=int(start[value].sum())))
+            cuts.append(Cut("nothing", because="no operation reads it (int(), bool() and `if` take the number only)",
+                            elements=int(start[value].sum())))
     for node in graph.nodes:
         for position, operand in enumerate(node.operands):
             if isinstance(operand, int) and operand in pending and pending[operand].any():

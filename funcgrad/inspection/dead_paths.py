@@ -8,16 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
 
-from funcgrad import _compat
-from funcgrad.checks import check_callable
 from funcgrad.graph import carries_gradient
+from funcgrad.inspection.arguments import check_function, numbers
 from funcgrad.inspection.cuts import Cut, cuts_of
 from funcgrad.inspection.naming import argument_names
-from funcgrad.inspection.origins import Program, search
+from funcgrad.inspection.origins import Program, bad, search
 from funcgrad.vjp import record_call
 
 Array = Any
@@ -37,6 +35,7 @@ class Leaf:
       dead: how many of them have no gradient: it is exactly 0.
       where: which, as one indexes them; empty where all or none are dead.
       cuts: the operations that cut the paths of the dead ones.
+      nonfinite: how many have a gradient that is NaN or infinite.
     """
 
     name: str
@@ -45,6 +44,7 @@ class Leaf:
     dead: int
     where: str = ""
     cuts: tuple[Cut, ...] = ()
+    nonfinite: int = 0
 
     @property
     def ok(self) -> bool:
@@ -83,6 +83,13 @@ class DeadPaths:
         return not self.dead
 
     def __str__(self) -> str:
+        notes = [f"{leaf.name}: {leaf.type}: the gradient of {leaf.nonfinite} of {leaf.size} is NaN or infinite, which "
+                 "is no zero; funcgrad.find_nonfinite says why." for leaf in self.leaves if leaf.nonfinite]
+        return "\n".join([self._table(), *notes])
+
+    def _table(self) -> str:
+        if not self.leaves:
+            return f"`{self.function}`: it was given no arguments."
         if self.ok:
             return f"`{self.function}`: every element of every input has a gradient."
         rows = [("input", "without gradient", "cut by", "line", "because")]
@@ -129,12 +136,8 @@ def dead_paths(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> DeadPaths:
     >>> [(leaf.name, leaf.dead, [cut.operation for cut in leaf.cuts]) for leaf in report.dead]
     [('x', 2, ['round'])]
     """
-    check_callable(fun)
-    for leaf in jax.tree.leaves((args, kwargs)):
-        if isinstance(leaf, jax.core.Tracer) and _compat.concrete_or_none(leaf) is None:
-            raise TypeError(
-                "dead_paths runs a function with numbers, but was given a value that is still being traced "
-                f"({_compat.typeof(leaf).str_short()}).\nTo fix: call it outside `jit`, `vmap` and `scan`.")
+    check_function(fun, "dead_paths(f, x)")
+    args, kwargs = numbers("dead_paths", (args, kwargs))
     recording, _ = record_call(partial(fun, **kwargs) if kwargs else fun, args)
     seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
              for out, aval in zip(recording.outputs, recording.out_avals, strict=True)]
@@ -154,11 +157,11 @@ def _leaf(program: Program, cts: dict[int, Array], number: int, name: str) -> Le
         cut = Cut(str(aval.dtype), because="numbers of this type have no gradient", elements=size)
         return Leaf(name, aval.str_short(), size, size, cuts=(cut,))
     mask = np.ones(shape, bool) if cts.get(number) is None else np.asarray(cts[number] == 0)
-    dead = int(mask.sum())
+    dead, nonfinite = int(mask.sum()), int(bad(cts.get(number)).sum())
     if not dead:
-        return Leaf(name, aval.str_short(), size, 0)
+        return Leaf(name, aval.str_short(), size, 0, nonfinite=nonfinite)
     where = describe_mask(mask) if dead < size else ""
-    return Leaf(name, aval.str_short(), size, dead, where, cuts_of(program, cts, number, mask))
+    return Leaf(name, aval.str_short(), size, dead, where, cuts_of(program, cts, number, mask), nonfinite)
 
 
 def describe_mask(mask: np.ndarray) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
@@ -31,7 +32,7 @@ from funcgrad.inspection.nonfinite import batches, report_of
 from funcgrad.inspection.origins import Program, bad, search
 from funcgrad.inspection.places import Nonfinite, Place
 from funcgrad.inspection.replay import Inside, all_finite
-from funcgrad.inspection.shards import Shards, manual_axes, partly_manual
+from funcgrad.inspection.shards import Shards, manual_axes, partly_explicit
 from funcgrad.pullback import FlatPullback, recompute
 from funcgrad.taps import Functions, taps_in_force, taps_now
 from funcgrad.trace import GraphTrace
@@ -113,6 +114,10 @@ class Site:
 
     def search_shards(self, arrived: Mapping[Lane, Sequence[np.ndarray]], inside: tuple[Inside, ...]) -> Nonfinite:
         """Run all shards again and search them; where that cannot be, name the whole."""
+        with jax.set_mesh(None):  # the replay is on one device, whatever mesh is in force around it
+            return self._search_all(arrived, inside)
+
+    def _search_all(self, arrived: Mapping[Lane, Sequence[np.ndarray]], inside: tuple[Inside, ...]) -> Nonfinite:
         assert self.shards is not None
         here = (*inside, Inside("shard_map", axes=self.shards.axes))
         if self.shards.jaxpr is not None:
@@ -222,7 +227,7 @@ class Debugging(AbstractContextManager):
     def swept(self, recording: Recording, results: Sequence[Array | None], fun: Callable[..., Any],
               numbers: int | Sequence[int], chosen: Sequence[Any]) -> None:
         """A transform has run a function of its arguments `numbers`, and swept it back or pushed tangents."""
-        if _in_linear_trace():
+        if _in_linear_trace() or _out_of_sight(recording.graph):
             return
         graph = recording.graph
         seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
@@ -243,13 +248,12 @@ class Debugging(AbstractContextManager):
                     cts = [None if ct is None else _compat.concrete_or_none(ct) for ct in seeds]
                     self._tell(report_of(search(Program(graph, values), cts), graph.name, site.names, (), site.batches))
             return
-        if shards is not None or not _in_shards():
-            self._emit(site, watched, [*(recording.values[v] for v in known), *(seeds[i] for i in site.given)])
+        self._emit(site, watched, [*(recording.values[v] for v in known), *(seeds[i] for i in site.given)])
 
     def pulled(self, flat: FlatPullback, in_tree: Any, cts: Sequence[Array | None],
                results: Sequence[Array | None]) -> None:
         """A pullback was applied to cotangents."""
-        if _in_linear_trace() or partly_manual():
+        if _in_linear_trace() or _out_of_sight(flat.graph):
             return
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
         shards = Shards(manual_axes(), None, ()) if _in_shards() else None
@@ -293,6 +297,18 @@ class Debugging(AbstractContextManager):
 def _in_shards() -> bool:
     """Whether the body of a `shard_map` is being traced."""
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _out_of_sight(graph: Graph) -> bool:
+    """Whether nothing can be sent from here to the host; then says so."""
+    if not partly_explicit():
+        return False
+    mesh = jax.sharding.get_abstract_mesh()
+    warnings.warn(f"debug_nonfinite does not watch `{graph.name}`: in a `shard_map` over {mesh.manual_axes} of a mesh "
+                  f"whose axes {mesh.explicit_axes} are explicit, JAX lets no values out.\nTo fix: use find_nonfinite "
+                  "around the shard_map, or make the other axes of the mesh manual or AxisType.Auto while you search.",
+                  stacklevel=2)
+    return True
 
 
 def _batches() -> int:
@@ -365,7 +381,8 @@ def _on_device(aval: Any, array: np.ndarray) -> Array:
     """An array that came to the host, as it was; keys are keys again."""
     if _compat.is_extended(aval.dtype):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(aval))
-    return jnp.asarray(array)
+    mesh = jax.sharding.get_mesh()
+    return jnp.asarray(array) if mesh.empty else jax.device_put(array, jax.NamedSharding(mesh, aval.sharding.spec))
 
 
 def chosen_names(fun: Callable[..., Any], numbers: Sequence[int], chosen: Sequence[Any]) -> list[str]:

@@ -12,9 +12,9 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
-from funcgrad.checks import check_callable
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Node, carries_gradient
+from funcgrad.inspection.arguments import check_function
 from funcgrad.inspection.drawing import Drawing, draw
 from funcgrad.inspection.frames import user_frames
 from funcgrad.inspection.naming import argument_names, operand_name, operation_name, readable, value_names
@@ -70,7 +70,7 @@ def explain(fun: Callable[..., Any], *, backward: bool = False) -> Callable[...,
     step  operation  value    cotangent  backward                          line
     ...
     """
-    check_callable(fun)
+    check_function(fun, "explain(f)(x)")
 
     def explained(*args: Any, **kwargs: Any) -> Explanation:
         call = partial(fun, **kwargs) if kwargs else fun

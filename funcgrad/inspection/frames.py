@@ -85,7 +85,7 @@ def _frames(traceback: Any) -> tuple[Frame, ...]:
 # One entry for each place of the program, however many operations it runs.
 @lru_cache(maxsize=65536)
 def _frame(code: Any, offset: int) -> Frame | None:
-    if not _is_users(code.co_filename) or code.co_name in _ANONYMOUS:
+    if not is_users(code.co_filename) or code.co_name in _ANONYMOUS:
         return None
     positions = list(code.co_positions())
     first, last, begin, end = positions[offset // 2] if offset // 2 < len(positions) else (None,) * 4
@@ -95,7 +95,7 @@ def _frame(code: Any, offset: int) -> Frame | None:
 
 
 @lru_cache(maxsize=4096)
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
     if file.startswith(_HERE + os.sep) or file.startswith("<frozen"):
         return False
     return not file.startswith(_FOREIGN) or (_SITE_PACKAGES in file and not file.startswith(_FOREIGN[:2]))

@@ -28,6 +28,15 @@ _REMEDIES: dict[str, tuple[str, str]] = {
     "atan2": ("jnp.arctan2(x, jnp.where((x == 0) & (y == 0), 1.0, y))", "(0, 0) has no angle"),
     "integer_pow": ("jnp.where(x == 0, 1.0, x) ** y", "a negative power of 0 is infinite"),
 }
+#: The same below the domain.
+_BELOW: dict[str, tuple[float, str, str]] = {
+    "sqrt": (0.0, "jnp.sqrt(jnp.maximum(x, tiny))", "the square root of a negative number is NaN"),
+    "rsqrt": (0.0, "lax.rsqrt(jnp.maximum(x, tiny))", "the square root of a negative number is NaN"),
+    "log": (0.0, "jnp.log(jnp.maximum(x, tiny))", "the logarithm of a negative number is NaN"),
+    "log1p": (-1.0, "jnp.log1p(jnp.maximum(x, tiny - 1))", "the logarithm of a negative number is NaN"),
+}
+#: Operations that are not done element by element: there is no harmless operand for one element of the result.
+_CONTRACTIONS = {"dot_general", "conv_general_dilated"}
 #: What functions of NumPy are called here.
 _CALLED = {"arccos": "acos", "arcsin": "asin", "arctanh": "atanh", "arccosh": "acosh", "arctan2": "atan2",
            "power": "pow", "divide": "div", "true_divide": "div"}
@@ -73,19 +82,36 @@ def mends(place: Place, hidden_by: Line | None) -> tuple[str, ...]:
     found = []
     if hidden_by is not None:
         found.append(_double_where(place, hidden_by))
-    if place.cotangent == 0 or (hidden_by is not None and place.phase == "value"):
+    masked = hidden_by is not None and (place.phase == "value" or name in _CONTRACTIONS)
+    if place.cotangent == 0 or masked:
         found.append(_STRONG_ZEROS)
     if place.caller is not None:
         found.append(f"{place.file.rsplit('/', 1)[-1]} is a library's: keep what your own line gives it away from this "
                      f"point\nnow:  {place.caller.code}")
-    if name in _REMEDIES:
+    if _overflows(place):
+        kind = place.type.split("[")[0]
+        found.append(f"the result is larger than {kind} holds: scale the operands, or compute it in a wider type."
+                     + _in_place_of(place))
+    elif name in _REMEDIES and not any(map(math.isnan, place.operands)):
         found.append(_remedy(place, name))
     if name == "mul" and 0.0 in place.operands and any(map(math.isinf, place.operands)):
         found.append(_ZERO_TIMES_INFINITY + _in_place_of(place))
     found += [f"{table[name]}." for table in (_MATRICES, _BETTER) if name in table]
-    if any("custom" in entry.what for entry in place.inside):
+    if any("custom" in entry.what and entry.own for entry in place.inside):
         found.append("this line belongs to a derivative rule of your own (custom_jvp or custom_vjp): mend the rule.")
     return tuple(found) or (_general(place),)
+
+
+def _overflows(place: Place) -> bool:
+    """Whether an operation made an infinity of numbers that are far from the edge of its domain."""
+    name, operands = place.operation, place.operands
+    if place.phase != "value" or place.number not in ("inf", "-inf"):
+        return False
+    if not operands or not all(map(math.isfinite, operands)):
+        return False
+    power = name.removeprefix("integer_pow ")
+    return name in ("mul", "add", "sub", "square", "sinh", "cosh") or (name == "div" and operands[-1] != 0) or (
+        name == "pow" and operands[0] != 0) or (power != name and (int(power) > 0 or operands[0] != 0))
 
 
 def _general(place: Place) -> str:
@@ -95,6 +121,9 @@ def _general(place: Place) -> str:
 def _remedy(place: Place, name: str) -> str:
     """What to write instead of the operation, in the user's own words as far as the line shows them."""
     (template, why), call = _REMEDIES[name], _tree(place.expression)
+    if name in _BELOW and place.operands and place.operands[0] < _BELOW[name][0]:
+        _, template, why = _BELOW[name]
+        return _written(template, why, _operands_of(call, name), call, place)
     operands = _operands_of(call, name)
     called = _last_name(call)
     if operands is None and name == "log" and called == "logsumexp":
@@ -102,9 +131,22 @@ def _remedy(place: Place, name: str) -> str:
     text = _smoothed(call) if operands is None and name == "sqrt" else ""
     if operands is not None and name == "div" and _smoothed(operands.get("y")):
         text = _filled("x / y", {**operands, "y": _parsed(_smoothed(operands["y"]))})
-    if not text and operands is None and called:  # `jnp.angle(z)`: nobody wrote this operation
+    if text:
+        template, operands = text, {}
+    return _written(template, why, operands, call, place)
+
+
+def _written(template: str, why: str, operands: dict[str, ast.expr] | None, call: ast.expr | None, place: Place) -> str:
+    """A remedy with the user's operands in it; without it where nobody wrote the operation, as in `jnp.angle(z)`."""
+    name, called = place.operation.split()[0], _last_name(call)
+    if operands is None and called in ("det", "slogdet"):
+        return f"{_MATRICES['lu']}.{_in_place_of(place)}"
+    if operands is None and called:
         return f"{why}; `{called}` computes it inside: keep its operand away from this point.{_in_place_of(place)}"
-    text = text or _filled(template, {**(operands or {}), **_limit(name, place.type)})
+    clipped = (operands or {}).get("x")
+    if "jnp.clip(x," in template and isinstance(clipped, ast.Call) and _last_name(clipped) == "clip" and clipped.args:
+        operands = {**(operands or {}), "x": clipped.args[0]}  # the user's clip is too wide
+    text = _filled(template, {**(operands or {}), **_limit(name, place.type)})
     tiny = ", with a `tiny` that suits the scale of your numbers" if "tiny" in text else ""
     return f"{why}: write `{text}`{tiny}.{_in_place_of(place)}"
 
@@ -120,13 +162,17 @@ def _double_where(place: Place, hidden_by: Line) -> str:
     """The user's `where` with a harmless operand put in where its result is thrown away."""
     where, call = _where_call(hidden_by), _tree(place.expression)
     operand = _dangerous_operand(call, place)
-    if where is None or operand is None:
+    if where is None or operand is None or place.operation in _CONTRACTIONS:
         return ("the operation runs on all elements, also on those that are thrown away later; give it a harmless "
                 f"operand there, `safe = jnp.where(mask, x, 1.0)`, and keep the outer `where`.{_in_place_of(place)}")
     mask, taken = ast.unparse(where.args[0]), ast.unparse(operand)
-    first = any(ast.unparse(part) == ast.unparse(call) for part in ast.walk(where.args[1])) if call else True
-    within = call is not None and any(ast.unparse(part) == ast.unparse(call) for part in ast.walk(where))
-    choice = f"{taken}, 1.0" if first or not within else f"1.0, {taken}"
+    text = ast.unparse(call) if call is not None else ""
+    within = any(ast.unparse(part) == text for part in ast.walk(where))
+    if within:
+        first = any(ast.unparse(part) == text for part in ast.walk(where.args[1]))
+    else:  # its result is chosen somewhere else: a case without any variable is not it
+        first = any(isinstance(part, ast.Name) for part in ast.walk(where.args[1]))
+    choice = f"{taken}, 1.0" if first else f"1.0, {taken}"
     safe = f"safe = jnp.where({mask}, {choice})"
     new = _replaced(where if within else call, call, operand)
     return ("the operation runs on all elements, also on those that the `where` throws away; give it a harmless "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from funcgrad.graph import Graph, Node, Operand, value_name
 from funcgrad.inspection.frames import Frame, user_frames
 from funcgrad.inspection.values import format_number
 
+#: Functions that call the function they are given.
+_TOOLS = frozenset({"find_nonfinite", "dead_paths", "vjp", "jvp", "hvp", "record_call"})
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -75,12 +78,29 @@ def operation_name(node: Node) -> str:
     name = node.params.get("name")
     if not node.rerunnable:  # a function with a rule of the user's own
         frames = user_frames(node.source)
-        name = frames[-1].callee.rsplit(".", 1)[-1] if frames else None
+        name = _called(frames[-1].expression) if frames else ""
         if name:
             return name
     if str(node.primitive) == "integer_pow":
         name = str(node.params["y"])
     return f"{node.primitive} {name}" if isinstance(name, str) and name else str(node.primitive)
+
+
+def _called(expression: str) -> str:
+    """The function that an expression calls: ``relu`` for ``jax.vmap(jax.nn.relu)(x)`` and for ``grad(relu)(x)``."""
+    try:
+        call: Any = ast.parse(expression, mode="eval").body if expression else None
+    except SyntaxError:
+        return ""
+    while isinstance(call, ast.Call):
+        inner = call.args[0] if call.args else None
+        if isinstance(call.func, ast.Call):
+            call = call.func.args[0] if call.func.args else None
+        elif ast.unparse(call.func).rsplit(".", 1)[-1] in _TOOLS and isinstance(inner, ast.Name | ast.Attribute):
+            call = inner
+        else:
+            call = call.func
+    return ast.unparse(call).rsplit(".", 1)[-1] if isinstance(call, ast.Name | ast.Attribute) else ""
 
 
 def own_pullback(node: Node) -> Any | None:

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from jax import lax
 
-from funcgrad import _compat
-from funcgrad.checks import check_callable
 from funcgrad.graph import Graph, Node, carries_gradient
+from funcgrad.inspection.arguments import check_function, numbers
+from funcgrad.inspection.descent import Found, innermost
 from funcgrad.inspection.mending import mends
 from funcgrad.inspection.naming import argument_names, value_names
-from funcgrad.inspection.origins import Found, Program, Search, bad, host, innermost, is_elementwise, search
+from funcgrad.inspection.origins import Program, Search, bad, host, is_elementwise, search
 from funcgrad.inspection.places import Line, Nonfinite, Place
 from funcgrad.inspection.replay import Inside
 from funcgrad.vjp import record_call
@@ -46,13 +46,9 @@ def find_nonfinite(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Nonfin
     >>> report.place.operation, report.place.index
     ('sqrt', (1,))
     """
-    check_callable(fun)
-    for leaf in jax.tree.leaves((args, kwargs)):
-        if isinstance(leaf, jax.core.Tracer) and _compat.concrete_or_none(leaf) is None:
-            raise TypeError(
-                "find_nonfinite runs a function with numbers, but was given a value that is still being traced "
-                f"({_compat.typeof(leaf).str_short()}).\nTo fix: call it outside `jit`, `vmap` and `scan`; or use "
-                "`with funcgrad.debug_nonfinite():` around the compiled call.")
+    check_function(fun, "find_nonfinite(f, x)")
+    args, kwargs = numbers("find_nonfinite", (args, kwargs),
+                           "; or use `with funcgrad.debug_nonfinite():` around the compiled call")
     with WATCHER(_UNHEARD):
         recording, _ = record_call(partial(fun, **kwargs) if kwargs else fun, args)
     seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
@@ -140,9 +136,13 @@ def _given_place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...])
         return Place("a constant in the program", phase="constant", number="not finite", inside=inside)
     index, text = _first_bad(program.read(origin.value))
     is_input = origin.value in graph.inputs
-    name = f"the input `{names[origin.value]}`" if is_input else "a constant that the function reads"
-    return Place(name, phase="input" if is_input else "constant", number=text, index=index,
-                 type=graph.avals[origin.value].str_short(), inside=inside)
+    kind = graph.avals[origin.value].str_short()
+    if is_input:
+        return Place(f"the input `{names[origin.value]}`", phase="input", number=text, index=index, type=kind,
+                     inside=inside)
+    line = next((Line.of(node) for node in graph.nodes if origin.value in node.operands), Line(""))
+    return Place(f"a constant {kind} that the function reads", line.file, line.line, line.function, line.code,
+                 line.expression, line.caller, "constant", text, index, kind, inside=inside)
 
 
 def batches(name_stack: Any) -> int:
@@ -214,6 +214,8 @@ def _hider_after(level: Search, index: int, tainted: set[int]) -> Line | None:
     for node in graph.nodes[index + 1:]:
         if not tainted.intersection(v for v in node.operands if isinstance(v, int)):
             continue
+        if not any(carries_gradient(graph.avals[v]) for v in node.outputs):
+            continue  # a comparison says something of it, and hides nothing
         takes = any(v in level.values for v in node.operands if isinstance(v, int))
         gives = any(v in level.values for v in (*node.outputs, *node.hidden))
         if _selects(node) or (takes and not gives):

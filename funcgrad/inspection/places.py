@@ -81,8 +81,16 @@ class Place(Line):
 
     @property
     def steps(self) -> dict[str, int]:
-        """The numbers of `inside` by what they count: ``{"scan step": 3}``."""
-        return {entry.what: entry.number for entry in self.inside if entry.number is not None}
+        """The numbers of `inside` by what they count: ``{"scan step": 3}``; of two that count the same the inner one is
+        the ``"inner scan step"``."""
+        found: dict[str, int] = {}
+        for entry in self.inside:
+            if entry.number is not None:
+                what = entry.what
+                while what in found:
+                    what = f"inner {what}"
+                found[what] = entry.number
+        return found
 
     @property
     def sentence(self) -> str:

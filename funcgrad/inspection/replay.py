@@ -20,6 +20,7 @@ from jax.extend.core import primitives as p
 from funcgrad import _compat, _primitives
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Node, carries_gradient
+from funcgrad.inspection.frames import is_users
 from funcgrad.inspection.naming import own_pullback
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.rules.control_flow import ScanPullback
@@ -46,12 +47,14 @@ class Inside:
       name: the inner function's name, where it has one.
       number: which step, iteration, branch or index; None where there is but one.
       axes: of a `shard_map`: names and sizes of the mesh axes whose shards are the first axes of the arrays inside.
+      own: whether it is the user's to change: not a derivative rule of JAX's.
     """
 
     what: str
     name: str = ""
     number: int | None = None
     axes: tuple[tuple[str, int], ...] = ()
+    own: bool = True
 
     def __str__(self) -> str:
         name = "λ" if self.name == "<lambda>" else self.name
@@ -91,7 +94,9 @@ def run_once(node: Node, read: Read) -> tuple[Inside, Recording, int] | None:
         return None
     body = body if hasattr(body, "consts") else _compat.closed(body)
     what = "checkpoint" if node.primitive is p.remat_p else str(node.primitive).removesuffix("_call")
-    inside = Inside(what, str(node.params.get("name") or body.jaxpr.debug_info.func_name))
+    debug_info = body.jaxpr.debug_info
+    own = not what.startswith("custom_") or is_users(debug_info.func_filename or "")
+    inside = Inside(what, str(node.params.get("name") or debug_info.func_name), own=own)
     return inside, record_inside(node, body, operands, node.active), 0
 
 

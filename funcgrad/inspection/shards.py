@@ -63,10 +63,10 @@ def manual_axes() -> Axes:
     return tuple((name, size) for name, size in mesh.shape.items() if name in mesh.manual_axes)
 
 
-def partly_manual() -> bool:
-    """Whether that body has shards along some of the mesh's axes only: there its values cannot be sent."""
+def partly_explicit() -> bool:
+    """Whether that body has shards along some of the mesh's axes, and others are explicit: JAX lets no values out."""
     mesh = jax.sharding.get_abstract_mesh()
-    return bool(mesh.manual_axes and mesh.auto_axes)
+    return bool(mesh.manual_axes and mesh.explicit_axes)
 
 
 def axes_of(node: Node) -> Axes:
@@ -120,16 +120,14 @@ class Shards:
     active: tuple[bool, ...]
 
     @staticmethod
-    def here(recording: Recording, known: Sequence[int]) -> Shards | None:
-        """Of a run in the body that is being traced now; None where only some of the mesh's axes are manual.
+    def here(recording: Recording, known: Sequence[int]) -> Shards:
+        """Of a run in the body that is being traced now.
 
         Args:
           recording: the run.
           known: numbers of the values that the program will be given.
         """
         graph = recording.graph
-        if partly_manual():
-            return None
 
         def again(*arrays: Array) -> list[Array]:
             values = dict(zip(known, arrays, strict=True))
@@ -214,6 +212,8 @@ def _step(trace: Trace, eqn: Any, operands: list[Array]) -> Sequence[Array]:
 
 
 def _without_mesh(param: Any) -> Any:
+    if isinstance(param, jax.sharding.Mesh):  # that of `jax.set_mesh`, which a `jit` remembers
+        return jax.sharding.Mesh(np.empty((), object), ())
     if isinstance(param, ClosedJaxpr):
         return _closed_without_mesh(param)
     if isinstance(param, tuple) and param and all(isinstance(part, ClosedJaxpr) for part in param):

@@ -10,7 +10,10 @@ from funcgrad.inspection.steps import Edge, Run, Step
 
 #: So many paths to one input are written out; of more the number is told.
 PATHS = 12
-_INFIX = {"add": "+", "add_any": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "max": "max", "min": "min"}
+#: So many captured arrays are spelled out in the head.
+SPELLED_CONSTANTS = 8
+_INFIX = {"add": "+", "add_any": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "max": "max", "min": "min",
+          "lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠"}
 _HEAD = ("step", "operation", "value", "cotangent", "backward", "line")
 
 
@@ -63,7 +66,17 @@ def _rows(run: Run, depth: int = 0) -> list[tuple[str, ...]]:
 def header(run: Run) -> str:
     """The call: the function's name and its arguments."""
     name = "λ" if run.graph.name == "<lambda>" else run.graph.name
-    return f"{name}({', '.join(f'{run.names[v]} = {run.values[v].text}' for v in run.graph.inputs)})"
+    given = ", ".join(f"{run.names[v]} = {run.values[v].text}" for v in run.graph.inputs)
+    constants = [f"{run.names[v]} = {run.values[v].text}" for v in _spelled(run)]
+    if len(constants) > SPELLED_CONSTANTS:
+        constants[SPELLED_CONSTANTS:] = ["…"]
+    return f"{name}({given})" + (f", where {', '.join(constants)}" if constants else "")
+
+
+def _spelled(run: Run) -> list[int]:
+    """The captured arrays that some step reads: they have no row of their own."""
+    read = {edge.operand for step in run.steps for edge in step.edges}
+    return [v for v in run.graph.captured if v in read]
 
 
 def footer(run: Run) -> list[str]:

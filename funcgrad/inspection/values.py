@@ -26,6 +26,7 @@ class Summary:
       elements: the values of a short array, flat.
       statistics: of an array: min, max, mean, l2 norm; of its finite elements where some are not.
       nonfinite: how many elements are NaN or infinite.
+      empty: whether it is an array without elements.
     """
 
     type: str
@@ -33,21 +34,26 @@ class Summary:
     elements: tuple[Any, ...] = ()
     statistics: dict[str, float] = dataclasses.field(default_factory=dict, hash=False)
     nonfinite: int = 0
+    empty: bool = False
 
     @property
     def known(self) -> bool:
         """Whether more than the type is known."""
-        return self.number is not None or bool(self.elements) or bool(self.statistics)
+        return self.number is not None or self.empty or bool(self.elements) or bool(self.statistics)
 
     @property
     def text(self) -> str:
         """The number, the elements or the statistics; the type where nothing else is known."""
         if self.number is not None:
             return format_number(self.number)
+        if self.empty:
+            return f"{self.type}, empty"
         if self.elements:
             return f"[{' '.join(map(format_number, self.elements))}]"
         if not self.statistics:
             return self.type
+        if np.isnan(self.statistics["norm"]):
+            return f"all {self.nonfinite} not finite"
         bad = f", {self.nonfinite} not finite" if self.nonfinite else ""
         low, high = (format_number(self.statistics[key]) for key in ("min", "max"))
         return f"{low} … {high}, norm {format_number(self.statistics['norm'])}{bad}"
@@ -55,7 +61,7 @@ class Summary:
     @property
     def short(self) -> str:
         """As `text`, for a box in a picture: a long array by its norm, an integer one by its range."""
-        if not self.statistics or 0 < len(self.elements) <= SHORT:
+        if not self.statistics or np.isnan(self.statistics["norm"]) or 0 < len(self.elements) <= SHORT:
             return self.text
         if not self.type.startswith(("float", "bfloat", "complex")):
             return f"{format_number(self.statistics['min'])} … {format_number(self.statistics['max'])}"
@@ -80,7 +86,7 @@ def format_number(number: Any) -> str:
     if isinstance(number, bool | int):
         return str(number)
     if isinstance(number, complex):
-        return f"{number:.4g}"
+        return f"({number:.4g})"
     text = f"{number:.4g}"
     return f"{text}.0" if text.lstrip("-").isdigit() else text.replace("e+0", "e").replace("e-0", "e-")
 
@@ -105,6 +111,8 @@ def summarize(value: Any) -> Summary:
 
 
 def _of_array(name: str, array: np.ndarray) -> Summary:
+    if not array.size:
+        return Summary(name, empty=True)
     if array.dtype.kind not in "biufc":  # bfloat16 and other formats that NumPy does not know
         array = array.astype(np.float32)
     inexact = jnp.issubdtype(array.dtype, jnp.inexact)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,11 @@ def rows(a: Array, w: Array) -> Array:
 def distances(a: Array, w: Array) -> Array:
     """Infinite where a shard meets itself."""
     return jnp.log(jnp.abs(lax.axis_index("x") - 2.0) + 0 * a) * w.sum()
+
+
+def loss_of_x(a: Array, w: Array) -> Array:
+    """The mean over the shards along x alone."""
+    return lax.pmean(own_loss(a, w), "x")
 
 
 def gradient(a: Array, w: Array) -> Array:
@@ -108,8 +114,8 @@ WITHIN: dict[str, Callable[..., Array]] = {
     "gradients of rows": gradients_of_rows, "finite": finite, "pulled": pulled, "own rule": own_rule}
 
 
-def mesh() -> Any:
-    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+def mesh(kind: AxisType = AxisType.Auto) -> Any:
+    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind,) * 2)
 
 
 def told(report: Any) -> dict[str, Any]:
@@ -135,7 +141,26 @@ def reports(vma: bool) -> dict[str, Any]:
     results: dict[str, Any] = {name: told(funcgrad.find_nonfinite(function, A, W)) for name, function in around.items()}
     results["jit"] = told(funcgrad.find_nonfinite(jax.jit(around["loss"]), A, W))
     results["gradient around"] = watched(jax.jit(funcgrad.grad(around["loss"])))
-    return results | {name: watched(jax.jit(placed(body, BLOCKS))) for name, body in WITHIN.items()}
+    results |= {name: watched(jax.jit(placed(body, BLOCKS))) for name, body in WITHIN.items()}
+    return results | {f"partly: {name}": found for name, found in partly(vma).items()}
+
+
+def partly(vma: bool) -> dict[str, Any]:
+    """Shards along x alone, under a mesh that `jax.set_mesh` has set."""
+    def placed(body: Callable, out: Any, kind: AxisType = AxisType.Auto) -> Callable:
+        return jax.jit(jax.shard_map(body, mesh=mesh(kind), in_specs=(P("x"), P()), out_specs=out, axis_names={"x"},
+                                     check_vma=vma))
+
+    with jax.set_mesh(mesh()):
+        results = {name: watched(placed(WITHIN[name], P("x")))
+                   for name in ("own gradient", "gradient of rows", "gradients of rows", "finite", "pulled")}
+        if vma:  # else JAX itself runs it in `jit` only
+            results["loss"] = told(funcgrad.find_nonfinite(placed(loss_of_x, P()), jnp.array(A), jnp.array(W)))
+        results["plain jit"] = watched(jax.jit(funcgrad.grad(own_loss)))
+    with jax.set_mesh(mesh(AxisType.Explicit)), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results["explicit"] = watched(placed(own_gradient, P("x"), AxisType.Explicit))
+    return results | {"told": [str(entry.message).splitlines()[0] for entry in caught]}
 
 
 def replayed() -> dict[str, str]:

@@ -148,6 +148,37 @@ def test_tracers_are_refused_with_advice() -> None:
         jax.jit(lambda x: funcgrad.dead_paths(jnp.sum, x))(X)
 
 
+def test_inside_a_gradient_the_numbers_are_looked_at() -> None:
+    found = []
+
+    def loss(x: Any) -> Any:
+        found.append(funcgrad.dead_paths(lambda a: jnp.sum(jnp.round(a) * x), x))
+        return jnp.sum(x)
+
+    funcgrad.grad(loss)(X)
+    assert cuts(found[0], "a") == {"round"}
+
+
+def test_what_is_no_function_is_refused_with_advice() -> None:
+    for call in (lambda: funcgrad.dead_paths(jnp.sin(1.0)), lambda: funcgrad.find_nonfinite(jnp.sin(1.0)),
+                 lambda: funcgrad.explain(jnp.sin(1.0))):
+        with pytest.raises(TypeError, match="Expected a callable value(.|\n)*To fix: give the function itself"):
+            call()
+
+
+def test_functions_with_a_rule_are_called_by_their_name() -> None:
+    nothing = jax.custom_vjp(lambda x: x)
+    nothing.defvjp(lambda x: (x, None), lambda _, ct: (0 * ct,))
+    assert cuts(funcgrad.dead_paths(nothing, X), "x") == {"nothing"}
+    assert cuts(funcgrad.dead_paths(lambda x: jax.vmap(jax.nn.relu)(x).sum(), -jnp.ones(3)), "x") == {"relu"}
+
+
+def test_a_gradient_that_is_nan_is_no_zero_and_is_told() -> None:
+    report = funcgrad.dead_paths(lambda x: jnp.sum(jnp.sqrt(x)), jnp.array([-1.0, 1.0]))
+    assert report.ok and report.leaves[0].nonfinite == 1
+    assert "1 of 2 is NaN or infinite" in str(report) and "find_nonfinite" in str(report)
+
+
 def test_masks_are_described_as_one_indexes_them() -> None:
     mask = np.zeros((3, 4), bool)
     mask[1] = True

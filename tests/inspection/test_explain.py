@@ -132,6 +132,16 @@ def test_prints_without_rich() -> None:
     assert "ct_x += 3.0 · 1.0" in printed
 
 
+def test_empty_and_complex_arrays_and_constants_are_told() -> None:
+    told = str(explain(lambda x: jnp.sum(x) * 2)(jnp.zeros((0, 3))))
+    assert "x = float32[0,3], empty" in told and "nan" not in told
+    assert "(1-2j) · (1+0j)" in str(explain(lambda z: (z * z.conj()).real)(1 + 2j))
+    assert "all 8 not finite" in str(explain(lambda x: x * 2)(jnp.full(8, jnp.nan)))
+    scale = jnp.array([2.0, 3.0])
+    assert str(explain(lambda x: jnp.sum(x * scale))(4.0)).startswith("λ(x = 4.0), where c = [2.0 3.0]\n")
+    assert "x > 0.0" in str(explain(lambda x: x > 0.0)(1.0))
+
+
 def test_integers_keyword_arguments_and_unused_inputs() -> None:
     told = explain(lambda x, n, unused, power=2: x**power + n)(2.0, 3, 1.0, power=3)
     assert told.cotangents[0].number == 12.0

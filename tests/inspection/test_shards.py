@@ -41,7 +41,16 @@ def test_the_shard_to_blame_is_named(options: tuple[str, ...]) -> None:
         return {"operation": f"a part of `{function}`", "phase": "value", "function": "", "type": "",
                 "inside": ["shard_map", "shard x 2", "shard y 1"], "index": []}
 
-    assert on_shards(*options) == {
+    def of_x(*before: str, kind: str = "float32[2,4]", index: tuple[int, ...] = (1, 3)) -> dict[str, Any]:
+        return {**place(kind=kind, index=index), "inside": [*before, "shard_map", "shard x 2"]}
+
+    long_row = {"kind": "float32[4]", "index": (3,)}
+    found = on_shards(*options)
+    told = found.pop("partly: told")
+    assert len(told) == 1 and "does not watch `own_loss`" in told[0] and "('y',) are explicit" in told[0]
+    if not options:
+        assert found.pop("partly: loss") == of_x("jit `loss_of_x`")
+    assert found == {
         # a function that holds a shard_map
         "loss": place(), "jit": place("jit `loss`"), "rows": place(after=("scan step 1",), **row),
         "gradient around": [place()],
@@ -51,6 +60,12 @@ def test_the_shard_to_blame_is_named(options: tuple[str, ...]) -> None:
         "gradient": [place()], "own gradient": [place()], "gradient of rows": [place("call `own_loss` 1", **row)],
         "gradients of rows": [place("batch index 1", **row)], "finite": [],
         "own rule": [whole("sum_of_roots")],  # it does not run again
+        # shards along one axis of the mesh only
+        "partly: own gradient": [of_x()], "partly: gradient of rows": [of_x("call `own_loss` 1", **long_row)],
+        "partly: gradients of rows": [of_x("batch index 1", **long_row)], "partly: finite": [],
+        "partly: pulled": [of_x()] if options else [{**whole("own_loss"), "inside": ["shard_map", "shard x 2"]}],
+        "partly: explicit": [],
+        "partly: plain jit": [{**place(kind="float32[8,4]", index=(5, 3)), "inside": []}],
         "pulled": [place()] if options else [whole("own_loss")],  # a shard alone has no mesh that its types may name
     }
 

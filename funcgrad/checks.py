@@ -1,14 +1,19 @@
-"""Floor 0: what the transforms refuse. The exception types are JAX's, and so are the names of what is wrong, for tests
-that look for them; the rest of the words says how to mend it."""
+"""Floor 0: what the transforms and pullbacks refuse.
+
+The exception types are JAX's, and so are the names of what is wrong, for tests that look for them; the rest of the
+words says how to mend it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from funcgrad import _compat
+from funcgrad.trees import structure_difference
 
 
 def check_enough_arguments(argnums: int | tuple[int, ...], args: tuple) -> None:
@@ -19,6 +24,13 @@ def check_enough_arguments(argnums: int | tuple[int, ...], args: tuple) -> None:
             f"differentiating with respect to argnums={argnums} requires at least {largest + 1} positional arguments "
             f"to be passed by the caller, but got only {len(args)} positional arguments."
         )
+
+
+def check_reduce_axes(name: str, result: str, reduce_axes: Sequence[Any]) -> None:
+    """Raises NotImplementedError for an argument that JAX no longer uses either."""
+    if reduce_axes:
+        raise NotImplementedError(f"reduce_axes argument to {name} is deprecated.\n"
+                                  f"To fix: leave it out, and sum the {result} over the axis with jax.lax.psum.")
 
 
 def check_callable(fun: Any) -> None:
@@ -69,6 +81,28 @@ def check_forward_inputs(tree: Any, holomorphic: bool) -> None:
                 "integer inputs, use jvp.")
 
 
+def check_aux(result: Any) -> tuple[Any, Any]:
+    """The output and the auxiliary one; raises TypeError when a function with `has_aux` returned no pair."""
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError(
+            "expected function with aux output to return a two-element tuple, but got type "
+            f"{type(result)} with value {result}.\n"
+            "To fix: return a pair (output, aux), or leave out has_aux."
+        )
+    return result[0], result[1]
+
+
+def check_output(leaf: Any, name: str) -> Any:
+    """What a function returned, as a JAX value; raises TypeError for anything else."""
+    try:
+        return _compat.canonicalize(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type, but `{name}` returned it.\n"
+            "To fix: return arrays, numbers or pytrees of them; other things can be returned with has_aux=True."
+        ) from error
+
+
 def check_outputs(name: str, tree: Any, holomorphic: bool) -> None:
     """Raises TypeError for outputs that are neither real nor, where promised, complex."""
     for leaf in jax.tree.leaves(tree):
@@ -117,4 +151,36 @@ def check_tangents(primals: Any, tangents: Any) -> list[Any]:
                             f"{wanted.dtype}, got {given.dtype}.")
         if wanted.shape != given.shape:
             raise ValueError(f"jvp called with different primal and tangent shapes; {wanted.shape} and {given.shape}.")
+    return leaves
+
+
+def check_one_cotangent(name: str, count: int) -> None:
+    """Raises TypeError for a pullback that is called with more than one argument."""
+    if count > 1:
+        raise TypeError(
+            f"The function returned by `jax.vjp` applied to {name} was called with {count} "
+            "arguments,\nbut functions returned by `jax.vjp` must be called with a single argument: the cotangent "
+            "of the one value\nthat the function returned.\nTo fix: pass a tuple if the function returned a tuple."
+        )
+
+
+def check_cotangent(name: str, ct: Any, out_tree: Any, out_avals: Sequence[Any]) -> list[Any]:
+    """The leaves of a cotangent, once they fit the output; raises ValueError when they do not."""
+    leaves, tree = jax.tree.flatten(ct)
+    if tree != out_tree:
+        raise ValueError(
+            f"unexpected tree structure.\nThe cotangent given to the pullback of `{name}` is unlike the output:\n"
+            f"{structure_difference(out_tree, tree)}\nTo fix: give it the structure of the output."
+        )
+    leaves = [_compat.canonicalize(leaf) for leaf in leaves]
+    for leaf, aval in zip(leaves, out_avals, strict=True):
+        wanted, given = aval.to_ct_aval(), _compat.typeof(leaf)
+        unread = wanted.dtype == _compat.float0 and wanted.shape == given.shape  # JAX takes any dtype there
+        if not unread and not _compat.typecompat(wanted, given):
+            raise ValueError(
+                "unexpected JAX type (e.g. shape/dtype) for argument to VJP function: "
+                f"got {given.str_short()}, but expected {wanted.str_short()} because the corresponding output of "
+                f"the differentiated function `{name}` is {aval.str_short()}.\n"
+                "To fix: convert the cotangent to the output's shape and dtype."
+            )
     return leaves

@@ -1,4 +1,7 @@
-"""Floor 0: exception classes, and messages that several files raise: what failed, both sides, how to mend it."""
+"""Floor 0: exception classes and their messages: what failed, both sides, how to mend it.
+
+What a transform refuses with one of Python's own exceptions is in `funcgrad.checks`.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def describe(avals: Sequence[Any], active: Sequence[bool]) -> str:
 def missing_rule(primitive: Any, avals: Sequence[Any], active: Sequence[bool], params: dict[str, Any], source: str,
                  reason: str, kind: type[Exception] = NotImplementedError) -> MissingRuleError:
     """The error for a primitive that has no rule, or one that says it is unsupported."""
-    shown = ", ".join(f"{key}={_short(value)}" for key, value in params.items()) or "none"
+    shown = ", ".join(f"{key}={shortened(value, 60)}" for key, value in params.items()) or "none"
     error = MissingRuleValueError if kind is ValueError else MissingRuleError
     return error(
         f"Differentiation rule for '{primitive}' not implemented: no VJP rule for the primitive `{primitive}`.\n"
@@ -73,6 +76,12 @@ def missing_rule(primitive: Any, avals: Sequence[Any], active: Sequence[bool], p
         f"  reason:   {reason}\n"
         "To fix: make the operand inactive with `jax.lax.stop_gradient`, or register a rule with `funcgrad.extend`."
     )
+
+
+def duplicate_rule(primitive: Any, kind: str) -> DuplicateRuleError:
+    """The error for a second rule; `kind` is the class of the map in the first."""
+    return DuplicateRuleError(f"the primitive `{primitive}` has a rule already ({kind}).\n"
+                              "To fix: remove one of the two registrations.")
 
 
 def wrong_cotangent(rule: str, operand: int, wanted: str, given: str, source: str) -> RuleError:
@@ -140,6 +149,41 @@ def _cut_message(what: str, source: str, instead: str) -> str:
     )
 
 
-def _short(value: Any) -> str:
-    text = str(value).replace("\n", " ")
-    return text if len(text) <= 60 else text[:57] + "..."
+# ---- taps ----
+
+_LIKE_THE_COTANGENT = "To fix: return an array of the cotangent's shape and dtype"
+
+
+def tap_gave_no_array(name: str, given: str, wanted: str) -> TapError:
+    """The error for a tap that gave something that is no array."""
+    return TapError(f"the tap {name!r} gave a {given} for a cotangent {wanted}.\n"
+                    f"{_LIKE_THE_COTANGENT}; `ct` itself, where the function only looks at it.")
+
+
+def tap_gave_another_type(name: str, given: str, wanted: str) -> TapError:
+    """The error for a tap that gave an array of another shape or dtype."""
+    return TapError(f"the tap {name!r} gave {given} for a cotangent {wanted}.\n"
+                    f"{_LIKE_THE_COTANGENT}; jnp.zeros_like(ct) for zero.")
+
+
+def tap_not_met(name: str, function: str, met: Sequence[str]) -> TapError:
+    """The error for a name in `taps` that no value on the gradient's way has."""
+    return TapError(f"`{function}` has no tap named {name!r} on the way of the gradient.\n"
+                    f"  met: {', '.join(map(repr, met)) or 'none'}\n"
+                    "To fix: mark the value with funcgrad.tap(x, name), under the name that `taps` has. What does not "
+                    "depend on the differentiated arguments (`argnums`) has no cotangent, marked or not.")
+
+
+def tap_inside(name: str, primitive: str, runs_often: bool) -> TapError:
+    """The error for `return_taps` when a tap stands where its value cannot leave."""
+    return TapError(f"what passes the tap {name!r} cannot be returned: it stands in the body of `{primitive}`"
+                    + (", which runs a number of times that nobody knows beforehand.\nTo fix: use lax.scan or "
+                       "lax.fori_loop with fixed bounds, or" if runs_often else ".\nTo fix:")
+                    + " leave out return_taps and look at it with a function in `taps`, such as one that calls "
+                    "jax.debug.print.")
+
+
+def shortened(value: Any, length: int) -> str:
+    """A value as text on one line, of at most so many characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= length else text[: length - 3] + "..."

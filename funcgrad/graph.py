@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend.core import Primitive
 
 from funcgrad import _compat
+from funcgrad.errors import shortened
 
 Aval = Any
 
@@ -224,13 +225,8 @@ def _operand_name(operand: Operand) -> str:
 
 def _format_node(node: Node, typed: Any) -> str:
     outputs = ", ".join(map(typed, node.outputs)) or "()"
-    params = ", ".join(f"{k}={_short(v)}" for k, v in node.params.items() if v is not None)
+    params = ", ".join(f"{k}={shortened(v, 40)}" for k, v in node.params.items() if v is not None)
     hidden = f"  keeps {', '.join(map(typed, node.hidden))}" if node.hidden else ""
     operands = " ".join(map(_operand_name, node.operands))
     bracket = f"[{params}]" if params else ""
     return f"  {outputs} = {node.primitive}{bracket} {operands}{hidden}  # {node.line}"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat, errors
+from funcgrad.checks import check_cotangent, check_one_cotangent
 from funcgrad.detours import Around, Detours
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.planning import Plan
@@ -23,7 +24,6 @@ from funcgrad.registry import lookup
 from funcgrad.rule import MapClass, VJPRule
 from funcgrad.taps import Functions, taps_in_force
 from funcgrad.tracer import UNKNOWN, GraphTracer
-from funcgrad.trees import structure_difference
 from funcgrad.watching import WATCHER, at_source
 from funcgrad.zeros import strong_zeros, zeros_are_strong
 
@@ -231,15 +231,11 @@ class Pullback:
           TypeError: for more than one argument.
           ValueError: for another tree structure, shape or dtype than the output's.
         """
-        if more:
-            raise TypeError(
-                f"The function returned by `jax.vjp` applied to {self.flat.graph.name} was called with {1 + len(more)} "
-                "arguments,\nbut functions returned by `jax.vjp` must be called with a single argument: the cotangent "
-                "of the one value\nthat the function returned.\nTo fix: pass a tuple if the function returned a tuple."
-            )
-        leaves = self._checked(out_ct)
+        name = self.flat.graph.name
+        check_one_cotangent(name, 1 + len(more))
+        leaves = check_cotangent(name, out_ct, self.out_tree, self.out_avals)
         # what a profile shows; and zeros and taps are those with which the pullback was made, wherever it is called
-        with (jax.named_scope(f"pullback({self.flat.graph.name})"), strong_zeros(self.strong_zeros),
+        with (jax.named_scope(f"pullback({name})"), strong_zeros(self.strong_zeros),
               taps_in_force(self.taps)):
             cts = self._pulled(leaves)
         full = [materialize(ct, aval) for ct, aval in zip(cts, self.in_avals, strict=True)]
@@ -277,27 +273,6 @@ class Pullback:
         if WATCHER.value is not None:
             WATCHER.value.pulled(self.flat, self.in_tree, cts, results)
         return results
-
-    def _checked(self, ct: Any) -> list[Array]:
-        leaves, tree = jax.tree.flatten(ct)
-        name = self.flat.graph.name
-        if tree != self.out_tree:
-            raise ValueError(
-                f"unexpected tree structure.\nThe cotangent given to the pullback of `{name}` is unlike the output:\n"
-                f"{structure_difference(self.out_tree, tree)}\nTo fix: give it the structure of the output."
-            )
-        leaves = [_compat.canonicalize(leaf) for leaf in leaves]
-        for leaf, aval in zip(leaves, self.out_avals, strict=True):
-            wanted, given = aval.to_ct_aval(), _compat.typeof(leaf)
-            unread = wanted.dtype == _compat.float0 and wanted.shape == given.shape  # JAX takes any dtype there
-            if not unread and not _compat.typecompat(wanted, given):
-                raise ValueError(
-                    "unexpected JAX type (e.g. shape/dtype) for argument to VJP function: "
-                    f"got {given.str_short()}, but expected {wanted.str_short()} because the corresponding output of "
-                    f"the differentiated function `{name}` is {aval.str_short()}.\n"
-                    "To fix: convert the cotangent to the output's shape and dtype."
-                )
-        return leaves
 
 
 def _delivered(ct: Array, place: Any) -> Any:

@@ -19,7 +19,7 @@ primitive with several results `ct` and `out` are tuples, and a `ct` may hold No
 called for active operands only and may give back None: no cotangent.
 
 ``dear=True`` says that the outputs are worth keeping, because the operation costs more than their memory. `mixes` says
-which cotangents meet in one result; strong zeros need it (see `funcgrad.zeros`).
+which cotangents meet in one result; strong zeros need it (`funcgrad.extend` explains the words).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 from jax.extend.core import Primitive
 
 from funcgrad import zeros
-from funcgrad.errors import DuplicateRuleError
+from funcgrad.errors import duplicate_rule
 from funcgrad.rule import MapClass, VJPRule, reads_of
 
 # ---- the table: what funcgrad changes after import, beside caches and the count of structures in `eager` ----
@@ -42,10 +42,7 @@ _RULES: dict[Primitive, VJPRule] = {}
 def register(rule: VJPRule) -> VJPRule:
     """Put a rule into the table. Raises DuplicateRuleError when its primitive has one already."""
     if rule.primitive in _RULES:
-        raise DuplicateRuleError(
-            f"the primitive `{rule.primitive}` has a rule already ({_RULES[rule.primitive].kind.value}).\n"
-            "To fix: remove one of the two registrations."
-        )
+        raise duplicate_rule(rule.primitive, _RULES[rule.primitive].kind.value)
     _RULES[rule.primitive] = rule
     return rule
 
@@ -91,6 +88,7 @@ def rules() -> dict[Primitive, VJPRule]:
 
 def _register(primitive: Primitive, kind: MapClass, functions: tuple, dear: bool,
               mixes: str = zeros.EVERYTHING) -> VJPRule:
+    zeros.check_mixes(mixes)
     functions_read = tuple(reads_of(function, kind) for function in functions)
     return register(VJPRule(primitive, kind, functions, dear=dear, functions_read=functions_read, mixes=mixes))
 

@@ -19,8 +19,7 @@ from jax.core import Trace
 from jax.extend.core import Primitive, set_current_trace, take_current_trace
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat
-from funcgrad.errors import TapError
+from funcgrad import _compat, errors
 from funcgrad.evaluation import evaluate, evaluate_equation
 from funcgrad.graph import carries_gradient
 from funcgrad.pullback import materialize
@@ -164,11 +163,7 @@ def with_probes(primitive: Primitive, params: dict[str, Any], operands: Sequence
     """Run an operation whose programs have taps: its results, and the tapped values."""
     if primitive not in _OPENED:
         name = sites_within(primitive, params)[0].name
-        raise TapError(f"what passes the tap {name!r} cannot be returned: it stands in the body of `{primitive}`"
-                       + (", which runs a number of times that nobody knows beforehand.\nTo fix: use lax.scan or "
-                          "lax.fori_loop with fixed bounds, or" if primitive is p.while_p else ".\nTo fix:")
-                       + " leave out return_taps and look at it with a function in `taps`, such as one that calls "
-                       "jax.debug.print.")
+        raise errors.tap_inside(name, str(primitive), runs_often=primitive is p.while_p)
     if primitive is p.cond_p:
         branches = params["branches"]
         programs = [_opened_branch(branches, number) for number in range(len(branches))]

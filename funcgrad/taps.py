@@ -19,8 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat
-from funcgrad.errors import TapError
+from funcgrad import _compat, errors
 from funcgrad.graph import Graph, carries_gradient
 
 Array = Any
@@ -106,12 +105,9 @@ def _checked(name: str, ct: Array, result: Any) -> Array:
         result = _compat.canonicalize(result)
         given = _compat.typeof(result)
     except TypeError:
-        raise TapError(f"the tap {name!r} gave a {type(result).__name__} for a cotangent {wanted.str_short()}.\n"
-                       "To fix: return an array of the cotangent's shape and dtype; `ct` itself, where the function "
-                       "only looks at it.") from None
+        raise errors.tap_gave_no_array(name, type(result).__name__, wanted.str_short()) from None
     if given.shape != wanted.shape or given.dtype != wanted.dtype:
-        raise TapError(f"the tap {name!r} gave {given.str_short()} for a cotangent {wanted.str_short()}.\n"
-                       "To fix: return an array of the cotangent's shape and dtype; jnp.zeros_like(ct) for zero.")
+        raise errors.tap_gave_another_type(name, given.str_short(), wanted.str_short())
     return result
 
 
@@ -176,8 +172,4 @@ def check_met(taps: Functions, graph: Graph) -> None:
     met |= {node.params["name"] for node in graph.nodes if node.primitive is p.name_p}
     for name, _function in taps:
         if name not in met:
-            known = ", ".join(map(repr, sorted(met))) or "none"
-            raise TapError(f"`{graph.name}` has no tap named {name!r} on the way of the gradient.\n  met: {known}\n"
-                           "To fix: mark the value with funcgrad.tap(x, name), under the name that `taps` has. What "
-                           "does not depend on the differentiated arguments (`argnums`) has no cotangent, marked or "
-                           "not.")
+            raise errors.tap_not_met(name, graph.name, sorted(met))

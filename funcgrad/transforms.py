@@ -15,6 +15,7 @@ from funcgrad.checks import (
     check_enough_arguments,
     check_inputs,
     check_outputs,
+    check_reduce_axes,
     check_scalar,
     check_tangents,
 )
@@ -97,9 +98,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     >>> float(value), float(gradient)
     (8.0, 12.0)
     """
-    if reduce_axes:
-        raise NotImplementedError("reduce_axes argument to grad is deprecated.\n"
-                                  "To fix: leave it out, and sum the gradient over the axis with jax.lax.psum.")
+    check_reduce_axes("grad", "gradient", reduce_axes)
     check_callable(fun)
     check_flag(strong_zeros)
     check_policy(policy)

@@ -14,7 +14,7 @@ import jax
 from jax.extend.core import set_current_trace, take_current_trace
 
 from funcgrad import _compat, policies
-from funcgrad.checks import check_callable, check_no_references
+from funcgrad.checks import check_aux, check_callable, check_no_references, check_output, check_reduce_axes
 from funcgrad.graph import Graph, Operand, carries_gradient
 from funcgrad.planning import make_plan
 from funcgrad.policies import Budget, Policy
@@ -108,35 +108,15 @@ def _record(trace_type: type[GraphTrace], fun: Callable[..., Any], values: Seque
 
 
 def _finished(trace: GraphTrace, inputs: int, result: Any, has_aux: bool) -> Recording:
-    result, aux = _split_aux(result) if has_aux else (result, None)
+    result, aux = check_aux(result) if has_aux else (result, None)
     leaves, out_tree = jax.tree.flatten(result)
-    leaves = [_canonical_output(leaf, trace.name) for leaf in leaves]
+    leaves = [check_output(leaf, trace.name) for leaf in leaves]
     outputs: tuple[Operand, ...] = tuple(map(trace.operand, leaves))
     lowered = list(map(trace.lower, leaves))
     aux = jax.tree.map(trace.lower, aux)
     graph = Graph(trace.name, tuple(range(inputs)), tuple(trace.active[:inputs]), tuple(trace.captured.values()),
                   tuple(trace.nodes), outputs, tuple(trace.avals))
     return Recording(graph, trace.values, lowered, out_tree, aux)
-
-
-def _split_aux(result: Any) -> tuple[Any, Any]:
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise TypeError(
-            "expected function with aux output to return a two-element tuple, but got type "
-            f"{type(result)} with value {result}.\n"
-            "To fix: return a pair (output, aux), or leave out has_aux."
-        )
-    return result[0], result[1]
-
-
-def _canonical_output(leaf: Any, name: str) -> Any:
-    try:
-        return _compat.canonicalize(leaf)
-    except TypeError as error:
-        raise TypeError(
-            f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type, but `{name}` returned it.\n"
-            "To fix: return arrays, numbers or pytrees of them; other things can be returned with has_aux=True."
-        ) from error
 
 
 # ---- vjp and its transpose ----
@@ -171,9 +151,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     >>> [float(ct) for ct in pullback(1.0)]
     [0.0, 2.0]
     """
-    if reduce_axes:
-        raise NotImplementedError("reduce_axes argument to vjp is deprecated.\n"
-                                  "To fix: leave it out, and sum the cotangent over the axis with jax.lax.psum.")
+    check_reduce_axes("vjp", "cotangent", reduce_axes)
     check_callable(fun)
     functions = given_taps(taps)
     with policies.given(policy):

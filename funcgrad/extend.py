@@ -1,15 +1,33 @@
 """Floor 8: for people who write rules.
 
-For a JAX primitive of your own, call one of the functions that `funcgrad.rule` describes, which this module passes on
-(all but `mutable`, for mutable arrays):
+For a JAX primitive of your own, call one of the functions that `funcgrad.registry` describes, which this module passes
+on (all but `mutable`, for mutable arrays). The rule uses `lax`, so that it can be differentiated in turn:
 
+>>> import jax
 >>> from jax import lax
 >>> from jax.extend.core import Primitive
+>>> import funcgrad
 >>> from funcgrad import extend
->>> cube_p = Primitive("cube")
->>> rule = extend.pointwise(cube_p, lambda _out, x: lax.mul(lax.full_like(x, 3), lax.mul(x, x)))
+>>> cube_p = Primitive("cube")                          # JAX's part: how it runs, and its results' types
+>>> _ = cube_p.def_impl(lambda x: x * x * x)
+>>> _ = cube_p.def_abstract_eval(lambda x: x)
+>>> _ = extend.pointwise(cube_p, lambda _out, x: lax.mul(lax.full_like(x, 3), lax.mul(x, x)))
+>>> cube = lambda x: cube_p.bind(jax.numpy.asarray(x))
+>>> float(funcgrad.grad(cube)(2.0)), float(funcgrad.grad(funcgrad.grad(cube))(2.0))
+(12.0, 12.0)
 
 For a function with a forward and a backward of its own, write a `Function`.
+
+Strong zeros (`funcgrad.strong_zeros`) need to know which elements of a cotangent an element of a rule's result depends
+on. Of `linear`, `pointwise` and `bilinear` maps that is known. To `closed_form` and `joint` say it as ``mixes=``, with
+one of these words. The default, `EVERYTHING`, is never wrong, but keeps zeros only where all of a cotangent is zero:
+
+    ELEMENTS     only on that in its own place
+    AXES         on those along the axes that the params name, as ``axis`` or ``axes``
+    MATRICES     on those of its matrix, the last two axes
+    EVERYTHING   on all
+    PRODUCTS     it is a sum of products with one operand, as a contraction is (`closed_form` only)
+    MOVES        cotangents are moved or summed, never multiplied: a zero stays one anyway
 """
 
 from __future__ import annotations
@@ -34,17 +52,19 @@ from funcgrad.registry import (
     unsupported,
 )
 from funcgrad.rule import MapClass, Over, VJPRule, unbroadcast
+from funcgrad.zeros import AXES, ELEMENTS, EVERYTHING, MATRICES, MOVES, PRODUCTS
 
-__all__ = ["Function", "MapClass", "Over", "VJPRule", "bilinear", "closed_form", "constant", "higher_order", "joint",
-           "linear", "lookup", "pointwise", "unbroadcast", "unsupported"]
+__all__ = ["AXES", "ELEMENTS", "EVERYTHING", "MATRICES", "MOVES", "PRODUCTS", "Function", "MapClass", "Over", "VJPRule",
+           "bilinear", "closed_form", "constant", "higher_order", "joint", "linear", "lookup", "pointwise",
+           "unbroadcast", "unsupported"]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Kept:
-    """The user's residuals, and the types of the arguments for the check of the cotangents."""
+class _Residuals:
+    """What the user's `forward` keeps, and the types of the arguments for the check of the cotangents."""
 
-    residuals: Any
+    kept: Any
     tree: Any = dataclasses.field(metadata={"static": True})
     avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
 
@@ -79,14 +99,14 @@ class Function:
         def primal(*args: Any) -> Any:
             return cls.forward(*args)[0]
 
-        def forward(*args: Any) -> tuple[Any, _Kept]:
-            out, residuals = cls.forward(*args)
+        def forward(*args: Any) -> tuple[Any, _Residuals]:
+            out, kept = cls.forward(*args)
             leaves, tree = jax.tree.flatten(args)
-            return out, _Kept(residuals, tree, tuple(map(_compat.typeof, map(_compat.canonicalize, leaves))))
+            return out, _Residuals(kept, tree, tuple(map(_compat.typeof, map(_compat.canonicalize, leaves))))
 
-        def backward(kept: _Kept, ct: Any) -> tuple[Any, ...]:
-            cts = cls.backward(kept.residuals, ct)
-            return _checked(cls.__name__, cts, kept.tree, kept.avals)
+        def backward(residuals: _Residuals, ct: Any) -> tuple[Any, ...]:
+            cts = cls.backward(residuals.kept, ct)
+            return _checked(cls.__name__, cts, residuals.tree, residuals.avals)
 
         primal.__name__ = cls.__name__
         custom = jax.custom_vjp(primal)

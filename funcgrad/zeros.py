@@ -197,6 +197,15 @@ PRODUCTS = "products"
 #: Cotangents are moved or summed only: nothing to do.
 MOVES = "moves"
 
+_MIXES = (ELEMENTS, AXES, MATRICES, EVERYTHING, PRODUCTS, MOVES)
+
+
+def check_mixes(mixes: str) -> None:
+    """Raises ValueError for what is none of the words above."""
+    if mixes not in _MIXES:
+        raise ValueError(f"mixes must be one of {', '.join(map(repr, _MIXES))}, got {mixes!r}.\n"
+                         "To fix: use a constant of funcgrad.extend, such as extend.ELEMENTS.")
+
 
 def elsewhere(cts: Sequence[Array | None], result: Array | None, mixes: str, params: dict[str, Any]) -> Array | None:
     """A rule's result with 0 in place of a NaN where all cotangents that it depends on are zero."""

@@ -29,6 +29,9 @@ LARGEST_COMPILED = 400
 #: Fused loops round otherwise than operation by operation does; whoever compares with eager `jax.grad` would see it.
 #: Small programs lose no time by it, and compile faster.
 UNFUSED = {"xla_disable_hlo_passes": "fusion"}
+#: What a custom rule raises that branches on a value or hands it to NumPy, as it may outside of `jit`.
+ASKS_FOR_VALUE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
+                  jax.errors.TracerIntegerConversionError, jax.errors.NonConcreteBooleanIndexError)
 #: So many structures of one function are compiled.
 STRUCTURES_PER_FUNCTION = 8
 #: So many partials, jits and other wrappings are looked through for a function's code.
@@ -73,12 +76,18 @@ def _program(graph: Graph, owner: Hashable) -> Callable[[Recording, Sequence[Arr
             return None
         seen.append(lifted)
     plan = make_plan(lifted, "everything")
+    asks: list[Graph] = []  # this one, once a custom rule in it has asked
 
     def run(recording: Recording, cts: Sequence[Array | None]) -> list[Array | None]:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
         values = recording.values + scalars
         residuals = tuple(values[v] for v in plan.saved)
-        return _compiled(lifted, plan, given)(residuals, tuple(cts[i] for i in given))
+        if not asks:
+            try:
+                return _compiled(lifted, plan, given)(residuals, tuple(cts[i] for i in given))
+            except ASKS_FOR_VALUE:
+                asks.append(lifted)
+        return sweep(graph, recording.read, cts)
 
     return run
 
@@ -86,12 +95,13 @@ def _program(graph: Graph, owner: Hashable) -> Callable[[Recording, Sequence[Arr
 def lift_scalars(graph: Graph) -> tuple[Graph, list[Array]]:
     """The graph with its real and complex literals as captured values, and those values.
 
-    A rate or a temperature that is a number of Python has another value in each step; the program is the same.
+    A rate or a temperature that is a number of Python has another value in each step; the program is the same. What a
+    custom rule keeps stays a number.
     """
     places: dict[Literal, int] = {}
 
     def lift(operand: Operand) -> Operand:
-        if isinstance(operand, int) or not carries_gradient(operand.aval):
+        if isinstance(operand, int) or not carries_gradient(operand.aval) or type(operand.value) in (float, complex):
             return operand
         return places.setdefault(operand, len(graph.avals) + len(places))
 

@@ -117,7 +117,8 @@ class GraphTrace(Trace):
         if rule is None or rule.kind is MapClass.UNSUPPORTED:
             return self._process_unruled(primitive, rule, args, params)
         if rule.kind is MapClass.HIGHER_ORDER:
-            return self._process_higher_order(primitive, rule, args, params)
+            results = self._process_higher_order(primitive, rule, args, params)
+            return results if primitive.multiple_results else results[0]
         return self._process_first_order(primitive, rule, args, params)
 
     def process_call(self, call_primitive: Any, f: Any, args: Sequence[Value], params: dict, /) -> Any:
@@ -245,7 +246,8 @@ class GraphTrace(Trace):
             assert mutable is not None
             return mutable.process(self, primitive, args, params)
         if not any(active) and rerunnable:
-            return self._process_first_order(primitive, VJPRule(primitive, MapClass.CONSTANT), args, params)
+            outputs = self._process_first_order(primitive, VJPRule(primitive, MapClass.CONSTANT), args, params)
+            return outputs if primitive.multiple_results else [outputs]
         unknown = any(self.lower(value) is UNKNOWN for value in args)
         if unknown and primitive is p.custom_jvp_call_p:
             return self._call_of_tangents(primitive, args, params)
@@ -272,13 +274,19 @@ class GraphTrace(Trace):
 
     def _attach(self, pullback: Any, values: Sequence[Value], operands: Sequence[Operand], outputs: Sequence[Value],
                 tracers: Sequence[GraphTracer], rerunnable: bool) -> None:
-        """Give the last node its pullback: a leaf that is an operand or an output is that value, the rest is hidden."""
+        """Give the last node its pullback: a leaf that is an operand or an output is that value, the rest is hidden.
+
+        A number of Python stays one, since the pullback may ask it for its truth.
+        """
         leaves, tree = jax.tree.flatten(pullback)
         known: dict[int, Operand] = {id(v): t.number for v, t in zip(outputs, tracers, strict=True)}
         known |= {id(v): operand for v, operand in zip(values, operands, strict=True)}
         hidden: list[int] = []
         numbers: list[Operand] = []
         for leaf in leaves:
+            if isinstance(leaf, bool | int | float | complex | np.generic):
+                numbers.append(dataclasses.replace(Literal.of(leaf), value=leaf))
+                continue
             if id(leaf) not in known:
                 known[id(leaf)] = number = self._number(leaf, _compat.typeof(leaf), False)
                 hidden.append(number)

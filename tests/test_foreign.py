@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.test_util import check_grads
 
 import funcgrad
+from funcgrad import registry
 from funcgrad.registry import lookup
 
 Array = Any
@@ -158,9 +159,16 @@ def test_without_a_jvp_the_error_says_what_to_do() -> None:
     assert lookup(bare_p) is None
 
 
-def test_a_rule_in_extend_comes_first() -> None:
-    mine_p = primitive("tests_mine", lambda x: x * x)
-    ad.defjvp(mine_p, lambda t, x: 2 * x * t)
+@pytest.fixture
+def mine_p() -> Iterator[Primitive]:
+    """A primitive with the right rule in JAX. What a test puts into funcgrad's table goes when the test ends."""
+    made = primitive("tests_mine", lambda x: x * x)
+    ad.defjvp(made, lambda t, x: 2 * x * t)
+    yield made
+    registry._RULES.pop(made, None)
+
+
+def test_a_rule_in_extend_comes_first(mine_p: Primitive) -> None:
     assert lookup(mine_p) is not None
     funcgrad.extend.pointwise(mine_p, lambda _out, x: 3 * x)
     np.testing.assert_allclose(funcgrad.grad(lambda x: jnp.sum(mine_p.bind(x)))(B), 3 * B)
@@ -168,8 +176,8 @@ def test_a_rule_in_extend_comes_first() -> None:
 
 def test_jax_s_own_rules_are_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = Primitive("tests_of_jax")
-    for registry in (ad.primitive_jvps, ad.primitive_transposes):
-        monkeypatch.setitem(registry, theirs, registry[jax.lax.neg_p])
+    for told in (ad.primitive_jvps, ad.primitive_transposes):
+        monkeypatch.setitem(told, theirs, told[jax.lax.neg_p])
     assert lookup(theirs) is None
 
 

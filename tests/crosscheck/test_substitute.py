@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import grad as imported_before
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from jax.test_util import check_grads
@@ -289,13 +290,15 @@ def test_infinities_on_both_sides_are_counted_apart() -> None:
     assert (record.figures.nonfinite, record.figures.wrong) == (1, 0)
 
 
-def test_what_funcgrad_cannot_differentiate_is_unsupported_and_jaxs_answer_is_given() -> None:
+def test_what_funcgrad_cannot_differentiate_is_unsupported_and_jaxs_answer_is_given(
+        monkeypatch: pytest.MonkeyPatch) -> None:
     primitive = Primitive("only_jax_knows")
-    primitive.def_impl(lambda x: x * 2)
+    primitive.def_impl(lax.neg)
     primitive.def_abstract_eval(lambda x: x)
-    ad.deflinear(primitive, lambda ct: [ct * 2])
+    for told in (ad.primitive_jvps, ad.primitive_transposes):  # a rule of JAX's own: funcgrad never asks it
+        monkeypatch.setitem(told, primitive, told[lax.neg_p])
     with substitute("check") as record:
-        assert jax.grad(lambda x: primitive.bind(x) * x)(3.0) == 12.0
+        assert jax.grad(lambda x: primitive.bind(x) * x)(3.0) == -6.0
     (row,) = record.report.rows
     assert record.figures.unsupported == 1 and record.report.ok
     assert row.verdict is Verdict.UNSUPPORTED and "only_jax_knows" in row.reason

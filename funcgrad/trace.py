@@ -8,7 +8,8 @@ noted as nodes. Nothing is differentiated here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from funcgrad.bodies import ACTIVE, INACTIVE, Body, find_body, kind_of
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Literal, Node, Operand, Params, PullbackSpec, carries_gradient
 from funcgrad.interning import intern_params
+from funcgrad.linearity import Place, check_linear, unknown_outputs
 from funcgrad.pullback import zeros_like_aval
 from funcgrad.registry import lookup
 from funcgrad.rule import MapClass, VJPRule
@@ -191,7 +193,8 @@ class GraphTrace(Trace):
     def _process_first_order(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], params: dict) -> Any:
         lowered = [self.lower(value) for value in args]
         if any(value is UNKNOWN for value in lowered):
-            self._check_linear(primitive, rule, args, lowered)
+            unknown = [value is UNKNOWN for value in lowered]
+            check_linear(rule, self._active(args), unknown, Place(self.name, _compat.current_source()))
             avals = _compat.abstract_eval(primitive, list(map(_compat.typeof, args)), params)
             results: Sequence[Value] = [UNKNOWN] * len(avals)
         else:
@@ -201,14 +204,6 @@ class GraphTrace(Trace):
         active = self._active(args) if rule.kind is not MapClass.CONSTANT else (False,) * len(args)
         tracers = self._record(primitive, params, list(map(self.operand, args)), active, results, avals)
         return tracers if primitive.multiple_results else tracers[0]
-
-    def _check_linear(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], lowered: list[Value]) -> None:
-        """Raise NonlinearError when a derivative would need the value of an unknown tangent."""
-        if rule.kind not in (MapClass.POINTWISE, MapClass.BILINEAR):
-            return
-        _, reads = rule.reads(self._active(args))
-        if any(read and value is UNKNOWN for read, value in zip(reads, lowered, strict=True)):
-            raise errors.nonlinear(str(primitive), self.name, _compat.source_line(_compat.current_source()))
 
     def _record(self, primitive: Primitive, params: dict, operands: Sequence[Operand], active: tuple[bool, ...],
                 results: Sequence[Value], avals: Sequence[Any],
@@ -248,20 +243,27 @@ class GraphTrace(Trace):
         if not any(active) and rerunnable:
             outputs = self._process_first_order(primitive, VJPRule(primitive, MapClass.CONSTANT), args, params)
             return outputs if primitive.multiple_results else [outputs]
-        unknown = any(self.lower(value) is UNKNOWN for value in args)
-        if unknown and primitive is p.custom_jvp_call_p:
+        unknown = [self.lower(value) is UNKNOWN for value in args]
+        if any(unknown) and primitive is p.custom_jvp_call_p:
             return self._call_of_tangents(primitive, args, params)
+        flags = self._unknown_outputs(primitive, params, unknown)
         values = [_instantiate(self.lower(value), value) for value in args]
         with set_current_trace(self.parent):
-            forward = rule.forward_of_tangents if unknown else rule.forward
+            forward = rule.forward_of_tangents if any(unknown) else rule.forward
             outputs, pullback = forward(active, *values, **params)
         avals = list(map(_compat.typeof, outputs))
-        results = [UNKNOWN] * len(avals) if unknown else outputs
+        results = [UNKNOWN if flag else output for flag, output in zip(flags, outputs, strict=False)]
         operands = list(map(self.operand, args))
         tracers = self._record(primitive, params if rerunnable else {}, operands, active, results, avals,
                                getattr(pullback, "out_active", None))
         self._attach(pullback, values, operands, outputs, tracers, rerunnable)
         return tracers
+
+    def _unknown_outputs(self, primitive: Primitive, params: dict, unknown: Sequence[bool]) -> Iterable[bool]:
+        if not any(unknown):
+            return itertools.repeat(False)
+        flags = unknown_outputs(primitive, params, unknown, Place(self.name, _compat.current_source()))
+        return itertools.repeat(True) if flags is None else flags
 
     def _call_of_tangents(self, primitive: Primitive, args: Sequence[Value], params: dict) -> list[Value]:
         """A function with a jvp rule, in the tangents of another: linear, so its operations are pulled back.

@@ -48,8 +48,16 @@ def zero_to_the_zero(program: Program, difference: Difference) -> bool:
 def refuses(program: Program, difference: Difference) -> bool:
     """JAX raises because a rule is missing."""
     del program
-    words = ("not implemented", "NotImplementedError", "Linearization failed")
+    words = ("not implemented", "NotImplementedError", "Linearization failed", "select cases must have the same shapes")
     return difference.kind == "jax raises" and any(word in difference.theirs for word in words)
+
+
+def beside_the_extremum(program: Program, difference: Difference) -> bool:
+    """JAX gives an infinite cotangent to all elements that a maximum is taken of, times 0 or 1."""
+    read = difference.where.removeprefix("cotangent of ").split("[")[0]
+    return difference.kind == "nonfinite" and difference.ours == 0 and any(
+        statement.template.startswith(("jnp.max(", "jnp.min(")) and read in (v.name for v in statement.operands)
+        for statement in program.function.statements)
 
 
 def half_precision(program: Program, difference: Difference) -> bool:
@@ -90,6 +98,9 @@ EXPLANATIONS: tuple[Explanation, ...] = (
                 "conventions.md: operations of which JAX is no oracle"),
     Explanation("igamma at zero", only("igamma", kinds=("nonfinite",)),
                 "the density at x = 0 is finite for a = 1; JAX takes 0 log(0)", "findings.md"),
+    Explanation("an infinite cotangent of an extremum", beside_the_extremum,
+                "elements that are not the extremum have no share in it; JAX gives them 0 * inf",
+                "conventions.md: `reduce_max[infinite cotangent]`"),
     Explanation("an index beyond the end", only("{0}[{1}]", kinds=("values",)),
                 "an index without a mode is clamped, and so is what depends on it; JAX drops the cotangent",
                 "findings.md"),

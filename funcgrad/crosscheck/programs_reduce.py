@@ -48,6 +48,7 @@ def reduced(program: Program, fails: Fails, trials: int = 120) -> Program:
 def _smaller(program: Program) -> Iterator[Program]:
     values = trace_values(program)
     yield from _single_statements(program, values)
+    yield from _bodies_alone(program, values)
     yield from _fewer_outputs(program)
     yield from _shorter(program, values)
     yield from _shorter_bodies(program)
@@ -76,6 +77,31 @@ def _single_statements(program: Program, values: dict[Variable, Any]) -> Iterato
         if outputs:
             function = Function(tuple(needed), (statement,), outputs)
             yield Program(function, inputs, tuple(map(_cotangent, outputs)))
+
+
+def _bodies_alone(program: Program, values: dict[Variable, Any]) -> Iterator[Program]:
+    """Each body by itself: its parameters have the values of operands of their types, or one row of such."""
+    known = values | {v: value.array() for v, value in zip(program.function.inputs, program.values, strict=True)}
+    for statement in program.function.statements:
+        for body in statement.bodies:
+            outputs = tuple(dict.fromkeys(v for v in body.outputs if v.inexact))
+            free = tuple(sorted(body.free()))
+            for row in (0, 1, 2) if outputs else ():
+                given = [_argument(parameter, [known[v] for v in statement.operands], row) for parameter in body.inputs]
+                if all(value is not None for value in given):
+                    inputs = tuple(map(Value.of, [*given, *(known[v] for v in free)]))
+                    function = Function(body.inputs + free, body.statements, outputs)
+                    yield Program(function, inputs, tuple(map(_cotangent, outputs))).trimmed()
+
+
+def _argument(parameter: Variable, operands: list[Any], row: int) -> Any | None:
+    """A value for the parameter of a body; None where no operand has its type."""
+    for operand in (operand for operand in operands if operand.dtype == parameter.dtype):
+        if operand.shape == parameter.shape:
+            return operand
+        if operand.shape[1:] == parameter.shape and operand.ndim and len(operand):
+            return operand[min(row, len(operand) - 1)]
+    return None
 
 
 def _cotangent(variable: Variable) -> Value:

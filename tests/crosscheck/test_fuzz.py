@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,17 @@ def test_zero_to_the_power_zero_is_explained() -> None:
     entry = explanation(program, found)
     assert entry is not None and entry.name == "0 to the power 0"
     assert explanation(one("jnp.sin({0})", [0.0]), found) is None
+
+
+def test_an_infinite_cotangent_of_a_maximum() -> None:
+    x, top, root = Variable(0, "float32", (3,)), Variable(1, "float32", ()), Variable(2, "float32", ())
+    far = Statement("far", "jnp.sqrt({0} - 3)", (top,), (root,))
+    program = Program(Function((x,), (Statement("max", "jnp.max({0})", (x,), (top,)), far), (root,)),
+                      (Value("float32", (3,), (1.0, 3.0, 2.0)),), (Value("float32", (), (1.0,)),))
+    found = compare(program)
+    assert found is not None and found.ours == 0 and np.isnan(found.theirs)
+    assert explanation(program, found).name == "an infinite cotangent of an extremum"
+    assert explanation(program, dataclasses.replace(found, ours=1.0)) is None
 
 
 def chunk(start: int, *found: Found) -> dict[str, Any]:

@@ -95,6 +95,23 @@ def test_a_failure_becomes_one_line() -> None:
     assert small.function.ops() == ["sin"] and fails(small)
 
 
+def test_a_failure_inside_a_loop_becomes_the_body_at_one_row() -> None:
+    row, root, twice, inner = (Variable(n, "float32", ()) for n in (3, 4, 5, 6))
+    body = Function((row,), (Statement("root", "jnp.sqrt({0})", (row,), (root,)),
+                             Statement("unread", "2 * {0}", (row,), (twice,)),
+                             Statement("sin", "jnp.sin({0})", (root,), (inner,))), (inner,))
+    mapped = Statement("map", "lax.map({f0}, {0})", (X,), (Y,), (body,))
+    program = Program(Function((X,), (mapped,), (Y,)), (Value("float32", (3,), (4.0, 0.0, 1.0)),),
+                      (Value("float32", (3,), (1.0, 1.0, 1.0)),))
+
+    def fails(candidate: Program) -> bool:  # the slope of a root is infinite at 0, which is in the second row
+        return not np.isfinite(jax.vjp(candidate.callable(), *candidate.args())[1](candidate.cts())[0]).all()
+
+    small = reduced(program, fails)
+    assert fails(program) and fails(small)
+    assert small.function.ops() == ["root"] and small.values == (Value("float32", (), (0.0,)),)
+
+
 @pytest.mark.slow
 def test_hypothesis_shrinks_to_one_statement() -> None:
     from hypothesis import HealthCheck, find, settings

@@ -35,6 +35,8 @@ MIXED: dict[str, Callable[[Array], Array]] = {
     "checkpoint": lambda x: jax.checkpoint(lambda x: jnp.sin(x) * x)(x).sum() ** 2,
     "map": lambda x: jnp.sum(lax.map(jnp.sin, x) / x),
     "polyval": lambda x: jnp.sum(1 / jnp.polyval(jnp.array([1.0, 2.0, 3.0]), x)),
+    "det": lambda x: jnp.linalg.det(jnp.diag(x) + jnp.outer(x, x)),
+    "sort": lambda x: lax.map(lambda row: jnp.sort(row)[0], jnp.stack([x, x * x])).prod(),
     "ndtri": lambda x: jax.scipy.special.ndtri(x).prod(),
 }  # fmt: skip
 

@@ -50,8 +50,10 @@ def check_linear(rule: VJPRule, active: Flags, unknown: Flags, place: Place) -> 
     if rule.kind is MapClass.CONSTANT or not any(unknown):
         return
     reads_out, reads = rule.reads(tuple(active))
-    # one function for all operands may read the output for others than these: `triangular_solve` is linear in one
-    reads_out = reads_out and rule.kind is not MapClass.JOINT
+    if rule.kind is MapClass.JOINT:
+        # one function for all operands reads what any of them needs, and `triangular_solve` is linear in one of two:
+        # what is known to be needed are predicates and indices
+        reads_out, unknown = False, [flag and not moves for flag, moves in zip(unknown, active, strict=True)]
     if reads_out or any(read and flag for read, flag in zip(reads, unknown, strict=True)):
         raise place.refused(rule.primitive)
 

@@ -36,6 +36,7 @@ MIXED: dict[str, Callable[[Array], Array]] = {
     "map": lambda x: jnp.sum(lax.map(jnp.sin, x) / x),
     "polyval": lambda x: jnp.sum(1 / jnp.polyval(jnp.array([1.0, 2.0, 3.0]), x)),
     "det": lambda x: jnp.linalg.det(jnp.diag(x) + jnp.outer(x, x)),
+    "tridiagonal_solve": lambda x: lax.linalg.tridiagonal_solve(x, 2 + x, x, jnp.outer(x, x)).sum() ** 2,
     "sort": lambda x: lax.map(lambda row: jnp.sort(row)[0], jnp.stack([x, x * x])).prod(),
     "ndtri": lambda x: jax.scipy.special.ndtri(x).prod(),
 }  # fmt: skip

@@ -28,12 +28,12 @@ from funcgrad.transforms import (
 from funcgrad.zeros import strong_zeros
 
 if TYPE_CHECKING:
+    from funcgrad.crosscheck.battery import check_rule as check_rule
     from funcgrad.crosscheck.check import check as check
     from funcgrad.crosscheck.programs import programs as programs
     from funcgrad.crosscheck.report import Report as Report
     from funcgrad.crosscheck.report import Row as Row
     from funcgrad.crosscheck.report import Verdict as Verdict
-    from funcgrad.crosscheck.rule_battery import check_rule as check_rule
     from funcgrad.crosscheck.substitute import substitute as substitute
     from funcgrad.inspection import NonfiniteError as NonfiniteError
     from funcgrad.inspection import debug_nonfinite as debug_nonfinite
@@ -59,7 +59,7 @@ _LAZY = {
     "NonfiniteError": "funcgrad.inspection",
     "dead_paths": "funcgrad.inspection",
     "check": "funcgrad.crosscheck.check",
-    "check_rule": "funcgrad.crosscheck.rule_battery",
+    "check_rule": "funcgrad.crosscheck.battery",
     "substitute": "funcgrad.crosscheck.substitute",
     "programs": "funcgrad.crosscheck.programs",
     "Report": "funcgrad.crosscheck.report",

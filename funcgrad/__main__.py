@@ -36,9 +36,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcgrad import _compat
+from funcgrad.crosscheck.battery import check_rule
 from funcgrad.crosscheck.check import check as judge
 from funcgrad.crosscheck.report import Report, Verdict
-from funcgrad.crosscheck.rule_battery import check_rule
 from funcgrad.crosscheck.substitute import Record, substitute
 
 GOOD, WRONG, USAGE = 0, 1, 2

@@ -13,14 +13,14 @@ import numpy as np
 
 from funcgrad import _compat
 from funcgrad.checks import check_callable
-from funcgrad.crosscheck.blame import Settings, judged_sweep, row_of
 from funcgrad.crosscheck.compare import is_inexact, numbers
-from funcgrad.crosscheck.judge import judge
+from funcgrad.crosscheck.judging.blame import Settings, judged_sweep, row_of
+from funcgrad.crosscheck.judging.judge import judge
+from funcgrad.crosscheck.judging.second import second_order
 from funcgrad.crosscheck.oracles import DEFAULT, JaxReverse, ManyDigits, Oracle
 from funcgrad.crosscheck.problem import Problem, whole_problem
 from funcgrad.crosscheck.recording import record
 from funcgrad.crosscheck.report import Report, Row, Verdict
-from funcgrad.crosscheck.second import second_order
 from funcgrad.crosscheck.trusting import trusting
 from funcgrad.errors import MissingRuleError
 from funcgrad.graph import Graph, Node

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 
 from funcgrad.crosscheck.compare import is_inexact, numbers, pairing
-from funcgrad.crosscheck.differences import Slope, slope
-from funcgrad.crosscheck.frozen import CUT, frozen
-from funcgrad.crosscheck.gamma import gamma_derivative
 from funcgrad.crosscheck.problem import Problem
-from funcgrad.crosscheck.wide import REJECTION_SAMPLERS, double, wide_dtype, widen
+from funcgrad.crosscheck.values.differences import Slope, slope
+from funcgrad.crosscheck.values.frozen import CUT, frozen
+from funcgrad.crosscheck.values.gamma import gamma_derivative
+from funcgrad.crosscheck.values.wide import REJECTION_SAMPLERS, double, wide_dtype, widen
 
 Array = Any
 Answer = list[np.ndarray]
@@ -145,7 +145,7 @@ class UnderVmap(Oracle):
 
 @dataclasses.dataclass(frozen=True)
 class ManyDigits(Oracle):
-    """Differences with hundreds of digits, for slopes too small for the others; see `funcgrad.crosscheck.digits`."""
+    """Differences with hundreds of digits, for slopes too small for the others; see `judging/digits.py`."""
 
     name: str = "differences with 350 digits (mpmath)"
 

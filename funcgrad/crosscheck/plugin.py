@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from funcgrad.crosscheck.report import Report, Row, Verdict
-from funcgrad.crosscheck.substitute import Figures, Mode, paused, substitute
+from funcgrad.crosscheck.substitute.block import paused, substitute
+from funcgrad.crosscheck.substitute.session import Figures, Mode
 
 #: So many reasons for "unsupported" stand in the summary.
 REASONS_SHOWN = 5

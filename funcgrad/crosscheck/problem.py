@@ -10,7 +10,7 @@ from typing import Any
 from funcgrad import _compat
 from funcgrad.crosscheck.compare import epsilon, is_inexact, largest, numbers
 from funcgrad.crosscheck.recording import record
-from funcgrad.crosscheck.wide import run_wide, steps_of, wide_graph, wide_operand, widen
+from funcgrad.crosscheck.values.wide import run_wide, steps_of, wide_graph, wide_operand, widen
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.registry import lookup

@@ -14,10 +14,10 @@ import pytest
 from jax import lax
 
 import funcgrad
-from funcgrad.crosscheck.blame import Settings, judged_sweep
+from funcgrad.crosscheck.judging.blame import Settings, judged_sweep
+from funcgrad.crosscheck.judging.snippets import Unwritable, literal, snippet
 from funcgrad.crosscheck.problem import node_problem
 from funcgrad.crosscheck.recording import record
-from funcgrad.crosscheck.snippets import Unwritable, literal, snippet
 from funcgrad.pullback import node_cotangents
 
 X = np.array([0.5, -1.5, 2.0, 0.25], np.float32)

@@ -12,11 +12,12 @@ import pytest
 from jax import lax
 
 import funcgrad
-from funcgrad.crosscheck import digits, exact
-from funcgrad.crosscheck.exact import NotExact, Run, evaluate_exactly
+from funcgrad.crosscheck.judging import digits
 from funcgrad.crosscheck.oracles import ManyDigits
-from funcgrad.crosscheck.roundings import rounding_noise
 from funcgrad.crosscheck.seeds import SEEDS, run_seed
+from funcgrad.crosscheck.values import exact
+from funcgrad.crosscheck.values.exact import NotExact, Run, evaluate_exactly
+from funcgrad.crosscheck.values.roundings import rounding_noise
 
 BY_NAME = {seed.name: seed for seed in SEEDS}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import funcgrad
-from funcgrad.crosscheck.fuzz_findings import FINDINGS, Finding, page
+from funcgrad.crosscheck.fuzz.findings import FINDINGS, Finding, page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TITLES = [entry.title for entry in FINDINGS]

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 import funcgrad
-from funcgrad.crosscheck import fuzz as fuzzing
-from funcgrad.crosscheck.fuzz import Found, Notes, fuzz, main
-from funcgrad.crosscheck.fuzz_compare import cancels, compare
-from funcgrad.crosscheck.fuzz_explained import explanation
+from funcgrad.crosscheck.fuzz import Found, Notes, campaign, fuzz, main
+from funcgrad.crosscheck.fuzz.compare import cancels, compare
+from funcgrad.crosscheck.fuzz.explained import explanation
 from funcgrad.crosscheck.programs import Function, Program, Statement, Value, Variable
 
 
@@ -117,22 +116,22 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
             asked.append((start, stop))
             yield chunk(start)
 
-    monkeypatch.setattr(fuzzing, "_results", results)
+    monkeypatch.setattr(campaign, "_results", results)
     assert fuzz(100, out=tmp_path).done == 50
     assert fuzz(100, out=tmp_path).done == 100
     assert asked == [(0, 25), (25, 50), (-1, -1), (50, 75), (75, 100)]
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(fuzzing, "_results", lambda seed, todo, jobs, cache: iter([chunk(0, FAULT)]))
+    monkeypatch.setattr(campaign, "_results", lambda seed, todo, jobs, cache: iter([chunk(0, FAULT)]))
     assert main(25, out=str(tmp_path)) == 1
     assert "UNEXPLAINED" in capsys.readouterr().out
-    monkeypatch.setattr(fuzzing, "_results", lambda seed, todo, jobs, cache: iter([chunk(0)]))
+    monkeypatch.setattr(campaign, "_results", lambda seed, todo, jobs, cache: iter([chunk(0)]))
     assert main(25, out=str(tmp_path / "other")) == 0
 
 
 @pytest.mark.slow
 def test_random_programs_have_no_unexplained_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzzing, "CHUNK", 10)  # more chunks than are in work at a time: none may be lost
+    monkeypatch.setattr(campaign, "CHUNK", 10)  # more chunks than are in work at a time: none may be lost
     summary = fuzz(50, seed=20, out=tmp_path)
     assert summary.done == 50 and not summary.unexplained, str(summary)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import funcgrad
-from funcgrad.crosscheck.fuzz_compare import compare
+from funcgrad.crosscheck.fuzz.compare import compare
 from funcgrad.crosscheck.programs import Function, Program, Statement, Value, Variable, programs, random_program
-from funcgrad.crosscheck.programs_ops import FAMILIES
-from funcgrad.crosscheck.programs_reduce import reduced, trace_values
+from funcgrad.crosscheck.programs.operations import FAMILIES
+from funcgrad.crosscheck.programs.reduce import reduced, trace_values
 
 X, Y = Variable(0, "float32", (3,)), Variable(1, "float32", (3,))
 Z = Variable(2, "float32", ())

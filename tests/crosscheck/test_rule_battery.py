@@ -14,8 +14,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 from funcgrad import extend, registry
+from funcgrad.crosscheck.battery import AGREE, BOUNDARY, PRIMAL_BODY, QUESTIONS, SECOND_ORDER, check_rule
 from funcgrad.crosscheck.report import Verdict
-from funcgrad.crosscheck.rule_battery import AGREE, BOUNDARY, PRIMAL_BODY, QUESTIONS, SECOND_ORDER, check_rule
 
 X = jnp.array([0.5, -1.25, 2.0])
 Y = jnp.array([1.5, 0.25, -0.75])

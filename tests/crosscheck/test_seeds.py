@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from funcgrad.crosscheck.seeds import SEEDS, Born, Outcome, Outcomes, Seed, run_seed, run_seeds
-from funcgrad.crosscheck.seeds_data import WEIGHTS
-from funcgrad.crosscheck.seeds_model import close
+from funcgrad.crosscheck.seeds.data import WEIGHTS
+from funcgrad.crosscheck.seeds.model import close
 
 BY_NAME = {seed.name: seed for seed in SEEDS}
 SCALE, ALPHA = mp.mpf("1.0507009873554804934"), mp.mpf("1.6732632423543772848")

@@ -1,0 +1,11 @@
+"""funcgrad in the place of JAX's reverse mode, in a block of code.
+
+`block` puts the names in place, `session` is what a block counts and finds. A gradient that is taken inside goes
+through `calls`, which lets both sides take it; `agreement` compares at first sight, `judge` more closely. `rules`
+says which custom rules a function called, `rewind` gives the function a second run like the first.
+"""
+
+from funcgrad.crosscheck.substitute.block import ORIGINALS, paused, substitute
+from funcgrad.crosscheck.substitute.session import Figures, Record
+
+__all__ = ["ORIGINALS", "Figures", "Record", "paused", "substitute"]

@@ -1,0 +1,64 @@
+"""What rounding alone does to the result of a program: each operation's result is moved by its last place, at random.
+
+That is Monte Carlo arithmetic (D. S. Parker, "Monte Carlo arithmetic: exploiting randomness in floating-point
+arithmetic", UCLA CSD-970002, 1997). It sees what no look at inputs and outputs can: `x - tanh(x)` loses its digits in
+between, and `log(1 + exp(-50))` is flat in float64 because of a sum inside. The program runs in float64; how far a
+result moves follows from the precision that the program itself computes it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from funcgrad.crosscheck.compare import epsilon, farthest, is_inexact, numbers
+from funcgrad.crosscheck.values.wide import double, evaluate_wide, moved_results, widen
+
+Array = Any
+
+#: How often a program is run with other roundings.
+DRAWS = 4
+#: What gives one of its operands, or a number that needs no rounding; and what holds programs, which round inside.
+EXACT = frozenset({
+    "abs", "argmax", "argmin", "broadcast_in_dim", "ceil", "clamp", "concatenate", "cond", "conj", "copy", "copy_p",
+    "cummax", "cummin", "dynamic_slice", "dynamic_update_slice", "expand_dims", "floor", "gather", "imag", "iota",
+    "max", "min", "neg", "optimization_barrier", "pad", "real", "complex", "reduce_max", "reduce_min", "reshape", "rev",
+    "round", "scan", "scatter", "select_n", "sign", "slice", "sort", "split", "squeeze", "stop_gradient", "top_k",
+    "transpose", "while", "jit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call",
+    "custom_vjp_call", "nextafter", "bitcast_convert_type", "random_bits", "random_unwrap", "random_wrap"})
+
+
+def rounding_noise(fun: Callable[..., Sequence[Array]], args: Sequence[Array], coarsest: float = np.inf,
+                   seed: int = 0) -> list[np.ndarray]:
+    """How far each element of ``fun(*args)`` moves when every operation in it rounds otherwise.
+
+    Args:
+      fun: gives arrays; it is staged in the precision of `args`.
+      args: arrays.
+      coarsest: the largest machine epsilon that is granted to an operation, whatever it computes in.
+      seed: of the roundings.
+    """
+    program = jax.make_jaxpr(lambda *x: list(fun(*x)))(*args)
+    rng = np.random.default_rng(seed)
+
+    def moved(name: str, avals: Sequence[Any], results: Sequence[Array]) -> list[Array]:
+        if name in EXACT:
+            return list(results)
+        return [_nudged(result, min(epsilon([aval]), coarsest), rng) if is_inexact(result) else result
+                for result, aval in zip(results, avals, strict=True)]
+
+    def run() -> list[np.ndarray]:
+        return list(map(numbers, evaluate_wide(program, list(map(widen, args)))))
+
+    with double():
+        centre = run()
+        with moved_results(moved):
+            found = farthest(centre, (run() for _draw in range(DRAWS)))
+    return [np.where(np.isfinite(leaf), leaf, 0.0) for leaf in found]
+
+
+def _nudged(value: Array, eps: float, rng: np.random.Generator) -> Array:
+    return value * jax.numpy.asarray(1 + rng.choice([-eps, eps], np.shape(value)), dtype=value.real.dtype)

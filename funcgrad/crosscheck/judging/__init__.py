@@ -1,6 +1,7 @@
 """From the oracles' answers to a verdict.
 
-`judge` asks the oracles and finds the element that is off by most, `evidence` is what is known of it, `digits` what is
-too small for float64, `second` the second order. `blame` does this for each operation of a backward sweep, and
-`snippets` writes a failing one down as a program of its own.
+`judge` hears the oracles; `inner_products` are those who answer with one number a direction. `verdicts` settles an
+element that somebody doubts, from the `evidence`; `digits` sees what is too small for float64, `second` is the second
+order. `blame` does all this for each operation of a backward sweep, and `snippets` writes a failing one down as a
+program of its own.
 """

@@ -46,6 +46,8 @@ NEAR = 1e-6
 SAME_VALUE = 0.1
 #: Half precision has so few digits that nobody expects one of a slope below a rounding of the value.
 COARSEST = 1e-4
+#: Two answers that agree are doubted by the derivatives close by only if those differ by this much of the largest.
+COARSE = 1e-2
 #: So many elements on which an oracle disagrees are looked at, as long as there is an excuse for each.
 SUSPECTS = 3
 #: An answer further off than this part of the slope has no right digit.

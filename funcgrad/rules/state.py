@@ -1,7 +1,7 @@
 """Mutable arrays: `jax.new_ref`, reading, writing and adding to one, `jax.freeze`, and programs that are handed one.
 
 A mutable array that is made inside the traced function never reaches the graph: it is a cell that holds a traced value
-(see `rules.cells`). So nothing here has a derivative of its own.
+(see `cells` and `cell_programs`). So nothing here has a derivative of its own.
 
 A mutable array from outside stays what it is. What is read from it is a constant, and what is written into it must not
 carry a gradient.
@@ -24,17 +24,8 @@ from funcgrad.evaluation import evaluate
 from funcgrad.pullback import FlatPullback
 from funcgrad.registry import higher_order, linear, lookup, mutable, unsupported
 from funcgrad.rule import VJPRule
-from funcgrad.rules.cells import (
-    CUSTOM,
-    OPERATIONS,
-    WITHOUT_GRADIENT,
-    Cell,
-    operate,
-    places_of,
-    pure,
-    source_line,
-    update,
-)
+from funcgrad.rules.cell_programs import CUSTOM, operate, places_of, pure, source_line, update
+from funcgrad.rules.cells import OPERATIONS, WITHOUT_GRADIENT, Cell
 from funcgrad.rules.staging import BodyKind, assemble, stage_forward
 from funcgrad.trace import GraphTrace
 from funcgrad.tracer import UNKNOWN, GraphTracer

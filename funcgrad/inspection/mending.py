@@ -18,7 +18,7 @@ _REMEDIES: dict[str, tuple[str, str]] = {
     "log": ("jnp.log(jnp.maximum(x, tiny))", "the logarithm of 0 is infinite"),
     "log1p": ("jnp.log1p(jnp.maximum(x, tiny - 1))", "the logarithm of 0 is infinite"),
     "div": ("x / jnp.where(y == 0, 1.0, y)", "a division by 0"),
-    "pow": ("jnp.maximum(x, tiny) ** y", "a power of 0, or a negative number, has no finite slope there"),
+    "pow": ("jnp.maximum(x, tiny) ** y", "this power has no finite slope at 0"),
     "exp": ("jnp.exp(jnp.minimum(x, limit))", "the exponential overflows"),
     "exp2": ("jnp.exp2(jnp.minimum(x, limit))", "the exponential overflows"),
     "acos": ("jnp.arccos(jnp.clip(x, tiny - 1, 1 - tiny))", "the slope at -1 and 1 is infinite"),
@@ -96,7 +96,9 @@ def mends(place: Place, hidden_by: Line | None) -> tuple[str, ...]:
         found.append(_remedy(place, name))
     if name == "mul" and 0.0 in place.operands and any(map(math.isinf, place.operands)):
         found.append(_ZERO_TIMES_INFINITY + _in_place_of(place))
-    found += [f"{table[name]}." for table in (_MATRICES, _BETTER) if name in table]
+    written = _operands_of(_tree(place.expression), name) is not None or not place.expression
+    better = _BETTER if written or name != "log" else {}  # `logsumexp` is such a function itself
+    found += [f"{table[name]}." for table in (_MATRICES, better) if name in table]
     if any("custom" in entry.what and entry.own for entry in place.inside):
         found.append("this line belongs to a derivative rule of your own (custom_jvp or custom_vjp): mend the rule.")
     return tuple(found) or (_general(place),)
@@ -121,6 +123,9 @@ def _general(place: Place) -> str:
 def _remedy(place: Place, name: str) -> str:
     """What to write instead of the operation, in the user's own words as far as the line shows them."""
     (template, why), call = _REMEDIES[name], _tree(place.expression)
+    if name == "pow" and place.phase == "value" and place.operands:
+        why = ("a negative number to a power that is not whole is NaN" if place.operands[0] < 0 else
+               "0 to a negative power is infinite")
     if name in _BELOW and place.operands and place.operands[0] < _BELOW[name][0]:
         _, template, why = _BELOW[name]
         return _written(template, why, _operands_of(call, name), call, place)
@@ -129,8 +134,8 @@ def _remedy(place: Place, name: str) -> str:
     if operands is None and name == "log" and called == "logsumexp":
         return _ALL_IMPOSSIBLE.format(call=called) + _in_place_of(place)
     text = _smoothed(call) if operands is None and name == "sqrt" else ""
-    if operands is not None and name == "div" and _smoothed(operands.get("y")):
-        text = _filled("x / y", {**operands, "y": _parsed(_smoothed(operands["y"]))})
+    if operands is not None and name == "div" and _smoothed_product(operands.get("y")):
+        text = _filled("x / y", {**operands, "y": _parsed(_smoothed_product(operands["y"]))})
     if text:
         template, operands = text, {}
     return _written(template, why, operands, call, place)
@@ -243,6 +248,14 @@ def _smoothed(call: ast.expr | None) -> str:
         along = "".join(f", {ast.unparse(option)}" for option in call.keywords)
         return f"jnp.sqrt(jnp.sum({squares}{along}) + tiny)"
     return ""
+
+
+def _smoothed_product(call: ast.expr | None) -> str:
+    """A product of nothing but lengths and the like, each smoothed: a `where` would leave their slope infinite."""
+    if not (isinstance(call, ast.BinOp) and isinstance(call.op, ast.Mult)):
+        return _smoothed(call)
+    factors = [_smoothed_product(call.left), _smoothed_product(call.right)]
+    return f"{factors[0]} * {factors[1]}" if all(factors) else ""
 
 
 def _limit(operation: str, array: str) -> dict[str, ast.expr]:

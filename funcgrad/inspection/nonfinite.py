@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -102,10 +102,10 @@ def _place(birth: Found, names: Sequence[str], inside: tuple[Inside, ...], aroun
     number = operand if origin.backward else node.outputs[origin.value]
     assert isinstance(number, int)
     array = birth.search.cts[number] if origin.backward else program.read(number)
-    index, text = _first_bad(array)
+    index, text = _first_bad(array, _read_at_birth(birth, array.shape))
     way, aval = (*inside, *birth.inside), graph.avals[number]
     shards = next((entry.axes for entry in reversed(way) if entry.axes), ())
-    axes = _batch_axes(graph, node, number, around)
+    axes = _batch_axes(graph, number, _batches_at(birth) - around, around)
     if aval.shape[:len(shards)] != tuple(size for _, size in shards):  # the same in all shards
         shards, axes = (), ()
     words = (*(f"shard {name}" for name, _ in shards), *["batch index"] * len(axes))
@@ -150,13 +150,21 @@ def batches(name_stack: Any) -> int:
     return sum(getattr(entry, "name", "") == "vmap" for entry in getattr(name_stack, "stack", ()))
 
 
-def _batch_axes(graph: Graph, node: Node, number: int, around: int) -> tuple[int, ...]:
-    """The axes of a value that are those of `vmap`.
+def _batches_at(birth: Found) -> int:
+    """How many `vmap`s are around a birth; a user's backward function is recorded without those around its call."""
+    count = batches(birth.search.program.graph.nodes[birth.origin.index].source.name_stack)
+    if birth.outer and birth.inside[-1:] == (Inside("custom_vjp rule"),):
+        level, index = birth.outer[-1]
+        count += batches(level.program.graph.nodes[index].source.name_stack)
+    return count
+
+
+def _batch_axes(graph: Graph, number: int, count: int, around: int) -> tuple[int, ...]:
+    """The axes of a value that are those of `vmap`, of which there are `count`.
 
     Nothing in a recorded program tells them apart. JAX's rules put most of them first; where one stays behind (an
     elementwise operation under ``in_axes=1``) it is the axis whose length the other operations under that `vmap` have.
     """
-    count = batches(node.source.name_stack) - around
     shape = graph.avals[number].shape
     if count <= 0 or len(shape) < count:
         return ()
@@ -168,9 +176,27 @@ def _batch_axes(graph: Graph, node: Node, number: int, around: int) -> tuple[int
     return (scores.index(max(scores)),)
 
 
-def _first_bad(array: Array) -> tuple[tuple[int, ...], str]:
-    """The index of the first element that is not finite, and what it is."""
+def _read_at_birth(birth: Found, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """What an elementwise operation, or its backward step, read to make an array of some shape."""
+    origin, program = birth.origin, birth.search.program
+    node = program.graph.nodes[origin.index]
+    if not is_elementwise(node):
+        return []
+    read = [program.values[v] if isinstance(v, int) else v.value for v in node.operands]
+    read += [birth.search.cts.get(node.outputs[0])] if origin.backward else []
+    arrays = [host(value) for value in read if value is not None]
+    return [array for array in arrays if array.shape in ((), shape)]
+
+
+def _first_bad(array: Array, read: Sequence[np.ndarray] = ()) -> tuple[tuple[int, ...], str]:
+    """The index of the first element that is not finite, and what it is.
+
+    First come those made of finite numbers, then NaN made of infinities, then the others, which were handed on.
+    """
     wrong = bad(array)
+    of_finite = reduce(np.logical_and, map(np.isfinite, read), wrong)
+    of_numbers = reduce(np.logical_and, (~np.isnan(part) for part in read), np.isnan(host(array)))
+    wrong = next((made for made in (of_finite, of_numbers) if made.any()), wrong) if read else wrong
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape)) if wrong.shape else ()
     number = host(array)[index]
     return index, "nan" if np.isnan(number) else str(number.real if np.isinf(number.real) else number.imag)

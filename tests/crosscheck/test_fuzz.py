@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import funcgrad
-from funcgrad.crosscheck.fuzz import Found, Notes, campaign, fuzz, main
-from funcgrad.crosscheck.fuzz.compare import cancels, compare
+from funcgrad.crosscheck.fuzz import Found, Notes, campaign, explained, fuzz, main
+from funcgrad.crosscheck.fuzz.compare import Difference, cancels, compare
 from funcgrad.crosscheck.fuzz.explained import explanation
 from funcgrad.crosscheck.programs import Function, Program, Statement, Value, Variable
 
@@ -70,7 +70,8 @@ def test_zero_to_the_power_zero_is_explained() -> None:
     assert found is not None and found.kind == "nonfinite"
     entry = explanation(program, found)
     assert entry is not None and entry.name == "0 to the power 0"
-    assert explanation(one("jnp.sin({0})", [0.0]), found) is None
+    wrong = dataclasses.replace(found, kind="values")
+    assert explanation(program, wrong) is None and explanation(one("jnp.sin({0})", [0.0]), wrong) is None
 
 
 def test_an_infinite_cotangent_of_a_maximum() -> None:
@@ -128,6 +129,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "UNEXPLAINED" in capsys.readouterr().out
     monkeypatch.setattr(campaign, "_results", lambda seed, todo, jobs, cache: iter([chunk(0)]))
     assert main(25, out=str(tmp_path / "other")) == 0
+
+
+def test_a_nan_that_only_compiled_programs_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = one("jnp.sin({0})", [1.0])
+    nan = Difference("nonfinite", "cotangent of v0[0]", 0.5, float("nan"))
+    assert explanation(program, nan).name == "no element equals a maximum that is compiled"
+    assert explanation(program, dataclasses.replace(nan, ours=float("inf"))) is None
+    monkeypatch.setattr(explained, "compare", lambda program: nan)  # NaN one by one, too
+    assert explanation(program, nan) is None
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from funcgrad.crosscheck.fuzz.compare import Difference
+import jax
+
+from funcgrad.crosscheck.fuzz.compare import Difference, compare
 from funcgrad.crosscheck.programs.data import Program
 
 
@@ -60,6 +62,14 @@ def beside_the_extremum(program: Program, difference: Difference) -> bool:
         for statement in program.function.statements)
 
 
+def compiled_only(program: Program, difference: Difference) -> bool:
+    """JAX's NaN is gone when its operations run one by one, and its gradient is ours then."""
+    if difference.kind != "nonfinite" or not math.isfinite(abs(difference.ours)):
+        return False
+    with jax.disable_jit():
+        return compare(program) is None
+
+
 def half_precision(program: Program, difference: Difference) -> bool:
     """JAX gives NaN in float16, where ours is finite."""
     half = any(v.dtype == "float16" for v in program.function.inputs)
@@ -101,6 +111,9 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation("an infinite cotangent of an extremum", beside_the_extremum,
                 "elements that are not the extremum have no share in it; JAX gives them 0 * inf",
                 "conventions.md: `reduce_max[infinite cotangent]`"),
+    Explanation("no element equals a maximum that is compiled", compiled_only,
+                "XLA, told to compile fast, computes the operand of a maximum twice and rounds it in two ways; then JAX "
+                "divides by no ties", "explained.py"),
     Explanation("an index beyond the end", only("{0}[{1}]", kinds=("values",)),
                 "an index without a mode is clamped, and so is what depends on it; JAX drops the cotangent",
                 "findings.md"),
@@ -113,7 +126,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
                 "JAX counts ties at indices out of range as they stand (jax#40626)", "seeds.md"),
     Explanation("series of special functions in single precision", small_error,
                 "the derivative is another special function, which XLA computes to fewer digits than float32 has",
-                "fuzz_explained.py"),
+                "explained.py"),
 )
 
 

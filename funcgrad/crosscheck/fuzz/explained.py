@@ -112,8 +112,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
                 "elements that are not the extremum have no share in it; JAX gives them 0 * inf",
                 "conventions.md: `reduce_max[infinite cotangent]`"),
     Explanation("no element equals a maximum that is compiled", compiled_only,
-                "XLA, told to compile fast, computes the operand of a maximum twice and rounds it in two ways; then JAX "
-                "divides by no ties", "explained.py"),
+                "XLA, told to compile fast, computes the operand of a maximum twice and rounds it in two ways; "
+                "JAX then divides by no ties", "explained.py"),
     Explanation("an index beyond the end", only("{0}[{1}]", kinds=("values",)),
                 "an index without a mode is clamped, and so is what depends on it; JAX drops the cotangent",
                 "findings.md"),

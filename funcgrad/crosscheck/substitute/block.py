@@ -17,8 +17,9 @@ from typing import Any
 import jax
 
 from funcgrad import transforms
-from funcgrad.crosscheck.substitute.calls import checked_hessian, checked_vjp, without_aux
+from funcgrad.crosscheck.substitute.calls import checked_hessian, checked_vjp
 from funcgrad.crosscheck.substitute.judge import judge
+from funcgrad.crosscheck.substitute.program import without_aux
 from funcgrad.crosscheck.substitute.rules import listening, note_inner, rules_called
 from funcgrad.crosscheck.substitute.session import (
     MODES,

@@ -256,6 +256,7 @@ class Record:
             with self._lock:
                 self._added += time.perf_counter() - start
 
+
 def session() -> Record | None:
     """The open block's record."""
     return SESSION.value

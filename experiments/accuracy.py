@@ -188,7 +188,7 @@ def _exact_row(case: Case, run64: Program) -> Row:
 def _collect(errors: dict[str, list[float]], results: dict[str, Leaves], truth: Truth, dtype: str) -> None:
     for name in errors:
         if name in results:
-            errors[name].append(largest_error(results[name], truth, dtype))
+            errors[name].append(largest_error(results[name], truth))
 
 
 def _finish(case: Case, dtype: str, errors: dict[str, list[float]]) -> Row:
@@ -196,7 +196,7 @@ def _finish(case: Case, dtype: str, errors: dict[str, list[float]]) -> Row:
     return Row(case.name, dtype, max(errors[OURS.name]), max(theirs) if theirs else None)
 
 
-def largest_error(cts: Leaves, truth: Truth, dtype: str) -> float:
+def largest_error(cts: Leaves, truth: Truth) -> float:
     """The largest error of all elements, in units; elements whose truth is no number count for nothing."""
     worst = 0.0
     for given, right, units in zip(cts, truth.cts, truth.units, strict=True):

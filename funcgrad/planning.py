@@ -98,7 +98,7 @@ def _saved(graph: Graph, needed: set[int], free: frozenset[int], policy: Policy,
     if policy == "minimal" or isinstance(policy, Segments):
         return Search(graph, needed, free, flops_of_nodes(graph, repetitions), 0).cut(LEAST_PRICE)
     assert callable(policy)
-    return _saved_by_policy(graph, needed, free, policy)
+    return _saved_by_policy(graph, free, policy)
 
 
 def _auto_price(graph: Graph, repetitions: int) -> Callable[[int], float]:
@@ -118,7 +118,7 @@ def _completed(graph: Graph, needed: set[int], saved: set[int]) -> Plan:
     return Plan(tuple(sorted(kept)), tuple(sorted(recomputed)), in_force())
 
 
-def _saved_by_policy(graph: Graph, needed: set[int], free: frozenset[int], policy: Callable[..., object]) -> set[int]:
+def _saved_by_policy(graph: Graph, free: frozenset[int], policy: Callable[..., object]) -> set[int]:
     """Values that the user's policy calls saveable, with those that cannot be computed twice."""
     saved, decided_inside = set(free), policy == in_force()
     for node in graph.nodes:

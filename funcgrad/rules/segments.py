@@ -118,7 +118,7 @@ class Cut:
 _BODIES: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 
-def _segment_body(segment: int, operands: Sequence[Array], params: dict[str, Any]) -> Any:
+def _segment_body(segment: int, params: dict[str, Any]) -> Any:
     """The program of one segment, itself a loop."""
     jaxpr = params["jaxpr"]
     cache = _BODIES.setdefault(jaxpr, {})
@@ -141,7 +141,7 @@ def _run_segments(policy: Budget, segment: int, state: int, active: tuple[bool, 
     bound, num_carry = params["num_consts"] + params["num_carry"], params["num_carry"]
     consts, carry, xs = operands[: params["num_consts"]], operands[params["num_consts"]: bound], operands[bound:]
     left = Budget(max(0, policy.bytes - state * cut.segments))
-    body = _segment_body(segment, operands, params)
+    body = _segment_body(segment, params)
     with given(Segments(left)):
         outs, main = scan_forward(active, *consts, *carry, *map(cut.main, xs),
                                   **{**params, "jaxpr": body, "length": cut.segments, "unroll": 1})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,6 @@ cube.defvjp(lambda x: (x**3, x), lambda x, ct: (2 * x**2 * ct,))
 class Holder:
     loss = staticmethod(loss)
 """
-Command = Callable[..., int]
 
 
 @pytest.fixture

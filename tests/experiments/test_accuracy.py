@@ -33,7 +33,7 @@ def truth(*values: float) -> Truth:
 ])  # fmt: skip
 def test_errors_are_counted_in_roundings(given: float, right: float, error: float) -> None:
     given_leaf = jnp.asarray([1.0, given], dtype=jnp.float32)
-    found = largest_error([given_leaf], truth(1.0, right), "float32")
+    found = largest_error([given_leaf], truth(1.0, right))
     assert found == pytest.approx(error, rel=1e-5)
 
 

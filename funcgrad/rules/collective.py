@@ -1,4 +1,4 @@
-"""Floor 7: rules of collectives, of casts between types of mesh axes, and of changes of sharding.
+"""Rules of collectives, of casts between types of mesh axes, and of changes of sharding.
 
 A collective is a linear map on the values of all devices together, and each rule below is its transpose. Two
 accounts of the mesh exist. With ``check_vma`` a type says along which axes a value may vary, sums and copies come
@@ -81,7 +81,7 @@ def all_gather_operand(ct: Array, _x: Aval, *, all_gather_dimension: int, axis_n
                        axis_size: int, tiled: bool) -> Array:
     """Every device holds a copy of the shard: add the cotangents of all copies."""
     return _primitives.reduce_scatter_p.bind(ct, scatter_dimension=all_gather_dimension, axis_name=axis_name,
-                                         axis_index_groups=axis_index_groups, axis_size=axis_size, tiled=tiled)
+                                             axis_index_groups=axis_index_groups, axis_size=axis_size, tiled=tiled)
 
 
 def reduce_scatter_operand(ct: Array, _x: Aval, *, scatter_dimension: int, axis_name: Axes,
@@ -105,14 +105,14 @@ def all_gather_reduced_operand(ct: Array, _x: Aval, *, all_gather_dimension: int
                                tiled: bool) -> Array:
     """The cotangent is a sum that is not done yet: each device sums its own shard."""
     return _primitives.unreduced_reduce_scatter_p.bind(ct, scatter_dimension=all_gather_dimension, axis_name=axis_name,
-                                                   axis_size=axis_size, tiled=tiled)
+                                                       axis_size=axis_size, tiled=tiled)
 
 
 def unreduced_reduce_scatter_operand(ct: Array, _x: Aval, *, scatter_dimension: int, axis_name: Axes, axis_size: int,
                                      tiled: bool) -> Array:
     """As `reduce_scatter`, for a sum that was not done yet."""
     return _primitives.all_gather_reduced_p.bind(ct, all_gather_dimension=scatter_dimension, axis_name=axis_name,
-                                             axis_size=axis_size, tiled=tiled)
+                                                 axis_size=axis_size, tiled=tiled)
 
 
 linear(p.all_gather_p, all_gather_operand, dear=True)

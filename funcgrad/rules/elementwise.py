@@ -1,4 +1,4 @@
-"""Floor 7: arithmetic, exponentials, trigonometry, comparisons, selection and conversions, entry by entry.
+"""Arithmetic, exponentials, trigonometry, comparisons, selection and conversions, entry by entry.
 
 The n-ary primitives of JAX stretch scalars and axes of size 1 by themselves. A `pointwise` partial may have the
 operand's or the output's shape, and the table sums what it gives; the other rules here do so with `unbroadcast`.

@@ -63,7 +63,7 @@ def linear_call_forward(active: tuple[bool, ...], *operands: Array, callee: Any,
                         num_callee_consts: int, num_res: int) -> tuple[list, Any]:
     """The user's transpose for the linear operands; for the others, in which JAX has none, the program's pullback."""
     outputs = _primitives.linear_call_p.bind(*operands, callee=callee, transpose_thunk=transpose_thunk,
-                                         num_callee_consts=num_callee_consts, num_res=num_res)
+                                             num_callee_consts=num_callee_consts, num_res=num_res)
     transposed, constants = transpose_thunk()
     fixed = num_callee_consts + num_res
     of_rest = None

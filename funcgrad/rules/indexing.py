@@ -1,4 +1,4 @@
-"""Floor 7: rules of gather and of dynamic slices.
+"""Rules of gather and of dynamic slices.
 
 A gather reads elements, its transpose adds cotangents to where they were read. Which element an index out of
 range reads or hits is part of the operation's meaning, so each transpose uses the mode that repeats what the

@@ -69,6 +69,7 @@ for primitive in _primitives.BOXES_AND_LOGS:
 for primitive in _primitives.PALLAS_REFERENCES:
     unsupported(primitive, reason=REFERENCE)
 
+
 def register_sparse() -> None:
     """What the sparse formats of JAX bind."""
     from jax.experimental import sparse

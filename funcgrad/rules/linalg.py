@@ -81,7 +81,7 @@ def triangular_solve_cotangents(active: Active, ct: Array, out: Array, a: Array,
                                 unit_diagonal: bool) -> Cotangents:
     """op(A) dX = dB - d op(A) X, or mirrored. The other triangle, and a unit diagonal, are never read."""
     ct_b = linalg.triangular_solve(a, ct, left_side=left_side, lower=lower, transpose_a=not transpose_a,
-                                       conjugate_a=conjugate_a, unit_diagonal=unit_diagonal)
+                                   conjugate_a=conjugate_a, unit_diagonal=unit_diagonal)
     if not active[0]:
         return [None, ct_b]
     product = matmul_nt if left_side else matmul_tn
@@ -100,7 +100,7 @@ def tridiagonal_solve_cotangents(active: Active, ct: Array, out: Array, dl: Arra
     down, up = [(0, 0, 0)] * axis + [(1, -1, 0)], [(0, 0, 0)] * axis + [(-1, 1, 0)]
     zero = np.zeros((), dl.dtype)
     ct_b = linalg.tridiagonal_solve(lax.pad(du, zero, down), d, lax.pad(dl, zero, up), ct,
-                                        perturb_singular=perturb_singular)
+                                    perturb_singular=perturb_singular)
 
     def diagonal_of_product(left: Array, right: Array) -> Array:
         return lax.neg(lax.reduce_sum(lax.mul(left, right), (left.ndim - 1,)))

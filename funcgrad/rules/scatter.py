@@ -1,4 +1,4 @@
-"""Floor 7: rules of the scatter family.
+"""Rules of the scatter family.
 
 A scatter combines windows of `updates` into `operand` where `indices` say. Windows may overlap, and those out
 of range are clamped or dropped (the table in `indexing.py`). The transpose with respect to `updates` is a

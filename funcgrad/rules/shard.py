@@ -1,4 +1,4 @@
-"""Floor 7: `shard_map`: the body is staged as one device sees it, forward and backward.
+"""`shard_map`: the body is staged as one device sees it, forward and backward.
 
 Residuals that the body computes leave the forward `shard_map` and enter the backward one as global arrays whose first
 dimension holds the shards of all devices, so that nothing is exchanged for them.

@@ -1,4 +1,4 @@
-"""Floor 7: error, gamma, beta, zeta and Bessel functions, entry by entry.
+"""Error, gamma, beta, zeta and Bessel functions, entry by entry.
 
 Formulas: NIST Digital Library of Mathematical Functions, chapters 5 (gamma), 7 (error functions), 8 (incomplete gamma
 and beta), 10 (Bessel) and 25 (zeta). Where an exponent has several terms, 16-bit operands are computed in float32: a

@@ -15,7 +15,6 @@ IMPLICIT = "the sampler rejects: finite differences see its jumps; JAX cannot re
 FULL = ("float32", "float64")
 
 
-
 def gamma(a: Any) -> Any:
     """Gamma samples from a fixed key, of the kind whose programs compile fast."""
     return jax.random.gamma(jax.random.key(3, impl="rbg"), a, dtype=a.dtype)

@@ -1,9 +1,14 @@
 """Linear algebra: factorizations and solves (eigen- and singular values are in `spectral`).
 
-Sources: Murray, "Differentiation of the Cholesky decomposition" (arXiv:1602.07527); de Hoog, Anderssen and Lukas,
-"Differentiation of matrix functionals using triangular factorization" (Math. Comp. 80, 2011); Roberts and Roberts, "QR
-and LQ decomposition matrix backpropagation algorithms" (arXiv:2009.10071); arXiv:2409.13374 for the full Q. Each rule's
-comment states the differential that it transposes.
+Each rule states the differential that it transposes. Sources:
+
+    cholesky    Murray, "Differentiation of the Cholesky decomposition" (arXiv:1602.07527)
+    lu          de Hoog, Anderssen and Lukas, "Differentiation of matrix functionals using triangular factorization"
+                (Math. Comp. 80, 2011)
+    qr          Roberts and Roberts, "QR and LQ decomposition matrix backpropagation algorithms" (arXiv:2009.10071);
+                for the full Q arXiv:2409.13374
+    reflectors  T: Joffrain et al., "Accumulating Householder transformations, revisited" (ACM TOMS 32, 2006); those of
+                a given Q: Ballard et al., "Reconstructing Householder vectors from tall-skinny QR" (IPDPS 2014)
 """
 
 from __future__ import annotations

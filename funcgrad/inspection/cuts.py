@@ -17,6 +17,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.graph import Graph, Node, carries_gradient
+from funcgrad.inspection.naming import changes_nothing
 from funcgrad.inspection.origins import Program, search
 from funcgrad.inspection.places import Line
 from funcgrad.inspection.replay import Inside, LoopRun, loop_run, operands_of, run_once
@@ -43,8 +44,8 @@ class Cut:
 
     Attributes:
       operation: the primitive's name.
-      place: the user's line.
-      code: its text.
+      place: the user's line; where that is a library's, also the line of the user's own that led there.
+      code: the text of the user's line.
       because: why nothing passes.
       elements: how many elements of its operand are cut there.
       inside: the way into programs inside the program.
@@ -61,7 +62,7 @@ class Cut:
     def of(node: Node, because: str, elements: int) -> Cut:
         """A cut at a recorded operation."""
         line = Line.of(node)
-        return Cut(line.operation, line.where, line.code, because, elements)
+        return Cut(line.operation, line.whole, (line.caller or line).code, because, elements)
 
 
 def cuts_of(program: Program, cts: dict[int, Array], number: int, mask: np.ndarray) -> tuple[Cut, ...]:
@@ -88,7 +89,7 @@ def follow(program: Program, cts: dict[int, Array], start: Masks) -> tuple[list[
     Returns:
       the cuts, and the masks of those outputs of the program that are reached.
     """
-    graph, pending, cuts = program.graph, dict(start), list[Cut]()
+    graph, pending, cuts, idle = program.graph, dict(start), list[Cut](), list[Cut]()
     read = {v for node in graph.nodes for v in node.operands} | set(graph.outputs)
     for value in start:
         if value not in read:
@@ -103,8 +104,10 @@ def follow(program: Program, cts: dict[int, Array], start: Masks) -> tuple[list[
                     pending[number] = pending.get(number, np.zeros(mask.shape, bool)) | mask
         for number in node.outputs:
             if number in pending and number not in read:
-                cuts.append(Cut.of(node, "its result is not used", int(pending[number].sum())))
-    return cuts, {v: pending[v] for v in graph.outputs if isinstance(v, int) and v in pending and pending[v].any()}
+                unread = Cut.of(node, "its result is not used", int(pending[number].sum()))
+                (idle if changes_nothing(node, graph) else cuts).append(unread)
+    exits = {v: pending[v] for v in graph.outputs if isinstance(v, int) and v in pending and pending[v].any()}
+    return cuts if cuts or exits else idle, exits  # Flax converts each parameter once to see its type only
 
 
 def _at_node(program: Program, cts: dict[int, Array], node: Node, position: int,
@@ -203,7 +206,7 @@ def _placed(cut: Cut, node: Node, step: Inside) -> Cut:
     if cut.operation == "nothing":
         where = Line.of(node)
         what = "it does not read it" if step.number is None else f"branch {step.number}, taken here, does not read it"
-        return Cut(where.operation, where.where, where.code, what, cut.elements)
+        return Cut(where.operation, where.whole, (where.caller or where).code, what, cut.elements)
     return dataclasses.replace(cut, inside=(step, *cut.inside))
 
 

@@ -78,7 +78,17 @@ def draw(shown: Graph | Run, *, limit: int = 60, everything: bool = False,
       limit: how many things are to be seen at first; boxes beyond it are closed.
       everything: also conversions that change nothing, and values that nobody reads.
       names: for a graph, what its inputs are called; an explanation knows.
+
+    Raises:
+      TypeError: when it is neither.
+      ValueError: when there are not as many names as inputs.
     """
+    if not isinstance(shown, Graph | Run):
+        raise TypeError(f"draw takes what `make_graph` or `explain` gave, but was given {shown!r}.\n"
+                        "To fix: draw(funcgrad.make_graph(f)(x)), or funcgrad.explain(f)(x).draw() for its numbers.")
+    if isinstance(shown, Graph) and len(names) not in (0, len(shown.inputs)):
+        raise ValueError(f"{len(names)} names for the {len(shown.inputs)} inputs of `{shown.name}`.\n"
+                         "To fix: one name for each leaf of the arguments.")
     scene = build_scene(shown, everything, names)
     folded = fold(scene)
     layout = lay_out(folded, LARGEST_PAGE)

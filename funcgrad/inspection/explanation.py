@@ -18,6 +18,7 @@ from funcgrad.inspection.arguments import check_function
 from funcgrad.inspection.drawing import Drawing, draw
 from funcgrad.inspection.frames import user_frames
 from funcgrad.inspection.naming import argument_names, operand_name, operation_name, readable, value_names
+from funcgrad.inspection.places import Line
 from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import html, plain_text, print_run, rich_text
 from funcgrad.inspection.values import Summary, summarize
@@ -52,7 +53,7 @@ class Explanation(Run):
         return draw(self, **options)
 
 
-def explain(fun: Callable[..., Any], *, backward: bool = False) -> Callable[..., Explanation]:
+def explain(fun: Callable[..., Any], *misplaced: Any, backward: bool = False) -> Callable[..., Explanation]:
     """A function that runs `fun` and its backward sweep and tells each step of both.
 
     The sweep starts with cotangents of one: for a scalar function the cotangents are its gradient.
@@ -65,12 +66,18 @@ def explain(fun: Callable[..., Any], *, backward: bool = False) -> Callable[...,
     Returns:
       A function of the same arguments, whose result is an `Explanation`. Under `jit` it knows types, not numbers.
 
+    Raises:
+      TypeError: when `fun` is no function, or its arguments stand behind it: they belong in the second bracket.
+
     >>> print(explain(lambda x, y: x * y)(2.0, 3.0))
     λ(x = 2.0, y = 3.0)
     step  operation  value    cotangent  backward                          line
     ...
     """
     check_function(fun, "explain(f)(x)")
+    if misplaced:
+        raise TypeError(f"explain takes a function alone, but was given {len(misplaced)} more.\n"
+                        "To fix: give the arguments to its result, funcgrad.explain(f)(x).")
 
     def explained(*args: Any, **kwargs: Any) -> Explanation:
         call = partial(fun, **kwargs) if kwargs else fun
@@ -176,8 +183,9 @@ def _step(recording: Recording, index: int, kept: Walk, names: Sequence[str], va
              None if local is None else summarize(local), None if ct is None else summarize(ct))
         for operand, active, local, ct in zip(node.operands, node.active, partials, contributions, strict=True))
     frames = user_frames(node.source)
+    line = Line.of(node)
     return Step(operation_name(node), tuple(names[v] for v in node.outputs), tuple(values[v] for v in node.outputs),
-                tuple(cotangents[v] for v in node.outputs), edges, node.line,
+                tuple(cotangents[v] for v in node.outputs), edges, line.whole if line.caller else node.line,
                 frames[-1].expression if frames else "", _inner(node, recording, kept))
 
 

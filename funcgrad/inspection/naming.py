@@ -15,6 +15,7 @@ from funcgrad.inspection.values import format_number
 
 #: Functions that call the function they are given.
 _TOOLS = frozenset({"find_nonfinite", "dead_paths", "vjp", "jvp", "hvp", "record_call"})
+_CONVERSIONS = {"convert_element_type", "copy", "reshape", "broadcast_in_dim", "copy_p"}
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -101,6 +102,14 @@ def _called(expression: str) -> str:
         else:
             call = call.func
     return ast.unparse(call).rsplit(".", 1)[-1] if isinstance(call, ast.Name | ast.Attribute) else ""
+
+
+def changes_nothing(node: Node, graph: Graph) -> bool:
+    """Whether an operation is a conversion or a reshape that gives what it is given."""
+    if str(node.primitive) not in _CONVERSIONS or len(node.operands) != 1 or not isinstance(node.operands[0], int):
+        return False
+    before, after = graph.avals[node.operands[0]], graph.avals[node.outputs[0]]
+    return before.shape == after.shape and before.dtype == after.dtype
 
 
 def own_pullback(node: Node) -> Any | None:

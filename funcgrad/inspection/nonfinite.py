@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from funcgrad.graph import Graph, Node, carries_gradient
+from funcgrad.graph import Graph, carries_gradient
 from funcgrad.inspection.arguments import check_function, numbers
 from funcgrad.inspection.descent import Found, innermost
 from funcgrad.inspection.mending import mends

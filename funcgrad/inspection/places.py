@@ -45,6 +45,11 @@ class Line:
         caller = Line._at(operation, own[-1]) if own and is_library(frames[-1].file) else None
         return dataclasses.replace(Line._at(operation, frames[-1]), caller=caller)
 
+    @property
+    def whole(self) -> str:
+        """`where`, of a library's line also where the user's own line called it."""
+        return self.where if self.caller is None else f"{self.where}, called at {self.caller.where}"
+
     @staticmethod
     def _at(operation: str, frame: Frame) -> Line:
         code = linecache.getline(frame.file, frame.line).strip()

@@ -15,13 +15,12 @@ from jax.extend.core import primitives as p
 from funcgrad.graph import Graph, Node
 from funcgrad.inspection.frames import Frame, user_frames
 from funcgrad.inspection.items import Item, Link, Scene, Scope, without_unread
-from funcgrad.inspection.naming import operand_name, operation_name, own_pullback, value_names
+from funcgrad.inspection.naming import changes_nothing, operand_name, operation_name, own_pullback, value_names
 from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import applied, backward_text, numbers_text
 from funcgrad.inspection.values import Summary
 
 #: Operations that change nothing when shape and dtype stay the same; a picture leaves them out.
-_CONVERSIONS = {"convert_element_type", "copy", "reshape", "broadcast_in_dim", "copy_p"}
 _LONGEST_TITLE = 34
 
 
@@ -186,7 +185,7 @@ class _Builder:
             if node.primitive is p.cond_p:
                 self.choice(program, node)
             program.pending = [(graph, run, kind, operands) for graph, run, kind, operands in reversed(bodies)]
-        elif not self.everything and _changes_nothing(node, program.graph):
+        elif not self.everything and changes_nothing(node, program.graph):
             (operand,), (output,) = node.operands, node.outputs
             program.sources[output] = program.sources.get(operand, ())  # type: ignore[arg-type]
             program.names[output] = program.names[operand]  # type: ignore[index]
@@ -277,13 +276,6 @@ def _words(summary: Summary | None) -> str:
 
 def _type(aval: Any) -> str:
     return aval.str_short(short_dtypes=True)
-
-
-def _changes_nothing(node: Node, graph: Graph) -> bool:
-    if str(node.primitive) not in _CONVERSIONS or len(node.operands) != 1 or not isinstance(node.operands[0], int):
-        return False
-    before, after = graph.avals[node.operands[0]], graph.avals[node.outputs[0]]
-    return before.shape == after.shape and before.dtype == after.dtype
 
 
 # ---- scopes ----

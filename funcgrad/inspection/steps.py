@@ -44,7 +44,7 @@ class Step:
       operation: the primitive's name; for a program inside the program also what it is called.
       names, values, cotangents: of its outputs. A cotangent is None where none arrives.
       edges: its operands.
-      line: where the user's program was.
+      line: where the user's program was; where that is a library's line, also the user's own that led there.
       expression: the source text that ran.
       inner: for a program inside the program (`jit`, a taken branch) its own explanation.
       pull: its backward step as a program, where that was asked for.

@@ -85,7 +85,9 @@ def footer(run: Run) -> list[str]:
     for number, active in zip(run.graph.inputs, run.graph.active, strict=True):
         if active:
             lines += path_lines(run, number)
-    return lines
+        else:
+            lines.append(f"ct_{run.names[number]}: none, integers have no derivative")
+    return lines or ([] if run.steps else ["nothing to differentiate: keyword arguments and constants are not"])
 
 
 # ---- sums over paths ----

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
 import funcgrad
@@ -164,6 +165,15 @@ def test_what_is_no_function_is_refused_with_advice() -> None:
                  lambda: funcgrad.explain(jnp.sin(1.0))):
         with pytest.raises(TypeError, match="Expected a callable value(.|\n)*To fix: give the function itself"):
             call()
+
+
+def test_a_module_of_a_library_is_told_with_the_line_that_calls_it() -> None:
+    layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    report = funcgrad.dead_paths(lambda layer, x: layer(x).sum(), layer, jnp.zeros((4, 2)))
+    kernel = next(leaf for leaf in report.leaves if "kernel" in leaf.name)
+    (cut,) = kernel.cuts  # and not the conversion that looks at its type
+    assert cut.operation == "dot_general" and "multiplied with is 0" in cut.because
+    assert "linear.py" in cut.place and "called at test_dead_paths.py" in cut.place and "layer(x).sum()" in cut.code
 
 
 def test_functions_with_a_rule_are_called_by_their_name() -> None:

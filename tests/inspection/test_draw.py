@@ -149,6 +149,13 @@ def test_saves_by_ending(tmp_path) -> None:
     assert "iframe" in drawing._repr_html_()
 
 
+def test_what_is_no_graph_and_names_for_others_are_refused_with_advice() -> None:
+    with pytest.raises(TypeError, match="make_graph` or `explain` gave(.|\n)*To fix"):
+        draw(jnp.sin)
+    with pytest.raises(ValueError, match="2 names for the 1 inputs(.|\n)*To fix"):
+        draw(make_graph(jnp.sin)(1.0), names=("x", "y"))
+
+
 def test_edge_cases_are_drawn() -> None:
     for program, args in ((lambda x: x, (1.0,)), (lambda x: 1.0, (1.0,)), (lambda x: (x, x), (jnp.ones(3),)),
                           (lambda x: jnp.sum(x), (jnp.zeros((0, 3)),)), (lambda x: x.conj() * x, (1j,))):

@@ -149,6 +149,14 @@ def test_integers_keyword_arguments_and_unused_inputs() -> None:
     assert "ct_unused = 0, no path" in str(told)
 
 
+def test_what_has_nothing_to_differentiate_says_so() -> None:
+    assert "ct_x: none, integers" in str(explain(lambda x: x * 2.0)(3))
+    for told in (explain(lambda x: x * 2.0)(x=1.0), explain(lambda: 3.0)()):
+        assert "nothing to differentiate: keyword arguments" in str(told)
+    with pytest.raises(TypeError, match=r"To fix: give the arguments to its result, funcgrad.explain\(f\)\(x\)"):
+        explain(jnp.sin, 1.0)
+
+
 def test_import_funcgrad_imports_nothing_of_it() -> None:
     program = "import sys, funcgrad; assert not any(m.startswith('funcgrad.inspection') for m in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -18,7 +18,16 @@ from funcgrad.graph import Graph
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, add_cotangents, recompute, zeros_like_aval
 from funcgrad.registry import higher_order
-from funcgrad.rules.staging import BodyKind, Layout, StagedForward, fixed_point, spread, stage_backward, stage_forward
+from funcgrad.rules.staging import (
+    BodyKind,
+    Held,
+    Layout,
+    StagedForward,
+    fixed_point,
+    spread,
+    stage_backward,
+    stage_forward,
+)
 
 Array = Any
 STATIC = {"static": True}
@@ -248,22 +257,9 @@ def _same_type(aval: Any, other: Any) -> bool:
 
 def _fill_slots(staged: StagedForward, slots: Sequence[Any], place: Sequence[int]) -> Any:
     """A branch's forward program with all slots as additional outputs."""
-    spec = (_Held(staged.jaxpr), tuple(slots), tuple(place), len(staged.graph.outputs))
+    spec = (Held(staged.jaxpr), tuple(slots), tuple(place), len(staged.graph.outputs))
     avals = [v.aval for v in staged.jaxpr.jaxpr.invars]
     return stage_backward(run_branch, spec, avals, staged.graph.name).jaxpr
-
-
-@dataclasses.dataclass(frozen=True)
-class _Held:
-    """A program as part of a static specification, compared by identity."""
-
-    jaxpr: Any
-
-    def __hash__(self) -> int:
-        return id(self.jaxpr)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and self.jaxpr is other.jaxpr
 
 
 def run_branch(spec: tuple, *operands: Array) -> list[Array]:

@@ -196,6 +196,19 @@ class StagedBackward:
     reached: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """A program as part of a static specification, compared by identity."""
+
+    jaxpr: Any
+
+    def __hash__(self) -> int:
+        return id(self.jaxpr)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and self.jaxpr is other.jaxpr
+
+
 def stage_backward(pull: Callable[..., Sequence[Array | None]], static: Hashable, avals: Sequence[Any],
                    name: str) -> StagedBackward:
     """The program of ``pull(static, *args) -> cotangents``, None where there is none; cached.

@@ -32,10 +32,9 @@ from funcgrad.evaluation import evaluate
 from funcgrad.pullback import materialize
 from funcgrad.registry import higher_order
 from funcgrad.rules.call import nothing_saveable
-from funcgrad.rules.staging import BodyKind, fixed_point, stage_backward, stage_forward
+from funcgrad.rules.staging import BodyKind, Held, fixed_point, stage_backward, stage_forward
 from funcgrad.rules.while_pullback import (
     STATIC,
-    Held,
     Loop,
     States,
     WhilePullback,

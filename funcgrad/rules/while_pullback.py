@@ -18,26 +18,13 @@ from funcgrad.graph import Graph
 from funcgrad.planning import Plan
 from funcgrad.pullback import FlatPullback, add_cotangents, sweep, zeros_like_aval
 from funcgrad.registry import higher_order
-from funcgrad.rules.staging import Layout, spread, stage_backward
+from funcgrad.rules.staging import Held, Layout, spread, stage_backward
 from funcgrad.trace import is_transposed
 from funcgrad.vjp import record_linear
 
 Array = Any
 States = tuple[Array, ...]
 STATIC = {"static": True}
-
-
-@dataclasses.dataclass(frozen=True)
-class Held:
-    """A program as part of a static specification, compared by identity."""
-
-    jaxpr: Any
-
-    def __hash__(self) -> int:
-        return id(self.jaxpr)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Held) and self.jaxpr is other.jaxpr
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import funcgrad
-from experiments import crosschecks, datasets, model, runner, tape_side
-from experiments.bad_input import BadInput
-from experiments.model import Batch
+from experiments.two_layer import crosschecks, datasets, model, runner, tape_side
+from experiments.two_layer.bad_input import BadInput
+from experiments.two_layer.model import Batch
 
 OURS = funcgrad.value_and_grad(model.loss, has_aux=True)
 LEAVES = [("hidden", "kernel"), ("hidden", "bias"), ("output", "kernel"), ("output", "bias")]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments import datasets
-from experiments.bad_input import BadInput
-from experiments.csv_table import read_csv
+from experiments.two_layer import datasets
+from experiments.two_layer.bad_input import BadInput
+from experiments.two_layer.csv_table import read_csv
 
 GOOD = "width,height,kind\n1,2,leaf\n3,4.5,stem\n-5e-1,6,leaf\n7,8,stem\n"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from experiments import datasets, model, plots
+from experiments.two_layer import datasets, model, plots
 
 
 def test_each_of_ten_classes_has_a_colour_of_its_own_on_light_and_on_dark() -> None:

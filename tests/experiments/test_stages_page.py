@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import datasets, model, outputs, stages_page, two_layer, views
+from experiments.two_layer import command, datasets, model, outputs, stages_page, views
 from tests.browser import chromium, note_failures
 
 
 def run(folder: Path, *more: str) -> Path:
     arguments = ["--data", "xor", "--points", "80", "--hidden", "3", "--steps", "30", "--check-every", "10"]
-    assert two_layer.main([*arguments, "--page", "--out", str(folder), *more]) == 0
+    assert command.main([*arguments, "--page", "--out", str(folder), *more]) == 0
     return folder
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import funcgrad
-from experiments import datasets, model, outputs, training, two_layer
-from experiments.bad_input import BadInput
-from experiments.model import Batch
+from experiments.two_layer import command, datasets, model, outputs, training
+from experiments.two_layer.bad_input import BadInput
+from experiments.two_layer.model import Batch
 
 QUICK = ["--data", "xor", "--points", "80", "--hidden", "3", "--steps", "30", "--check-every", "20"]
 
@@ -44,7 +44,7 @@ def test_held_out_accuracy_does_not_hang_on_the_seed(name, seed):
 
 def test_a_run_writes_everything(tmp_path, capsys):
     out = tmp_path / "new" / "results"
-    assert two_layer.main([*QUICK, "--out", str(out)]) == 0
+    assert command.main([*QUICK, "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == outputs.OWN_FILES
     assert {path.name for path in out.parent.iterdir()} == {"results"}
 
@@ -63,7 +63,7 @@ def test_a_run_writes_everything(tmp_path, capsys):
 
 
 def test_the_saved_parameters_classify_raw_points(tmp_path):
-    assert two_layer.main([*QUICK, "--out", str(tmp_path / "results")]) == 0
+    assert command.main([*QUICK, "--out", str(tmp_path / "results")]) == 0
     data = datasets.load("xor", 80, 0)
     with np.load(tmp_path / "results" / outputs.PARAMETERS) as saved:
         inputs = (data.restore(data.test_features) - saved["centre"]) / saved["spread"]
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_bits_and_replaces_the_old_results(tmp_path
     out = tmp_path / "results"
     parameters = []
     for _attempt in range(2):
-        assert two_layer.main([*QUICK, "--out", str(out)]) == 0
+        assert command.main([*QUICK, "--out", str(out)]) == 0
         with np.load(out / outputs.PARAMETERS) as saved:
             parameters.append({name: saved[name] for name in saved.files})
     for name, first in parameters[0].items():
@@ -91,7 +91,7 @@ def test_a_csv_with_three_classes(tmp_path):
     rows = [f"{n % 3 + a / 9:.4f},{b:.4f},{c:.4f},kind {n % 3}" for n, (a, b, c) in enumerate(noise)]
     (tmp_path / "three.csv").write_text("a,b,c,kind\n" + "\n".join(rows) + "\n")
     arguments = ["--data", str(tmp_path / "three.csv"), "--steps", "40", "--hidden", "4"]
-    assert two_layer.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert command.main([*arguments, "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out" / outputs.SUMMARY).read_text())
     assert summary["data"]["classes"] == ["kind 0", "kind 1", "kind 2"]
 
@@ -108,7 +108,7 @@ def test_a_disagreement_is_exit_code_1_with_its_leaf(tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(funcgrad, "value_and_grad", wrong)
     out = tmp_path / "results"
-    assert two_layer.main([*QUICK, "--out", str(out)]) == 1
+    assert command.main([*QUICK, "--out", str(out)]) == 1
     printed = capsys.readouterr().out
     assert "DIFFERS" in printed and "gradient: Flax differs in hidden.kernel, most at [" in printed
     assert json.loads((out / outputs.SUMMARY).read_text())["agreed"] is False
@@ -137,7 +137,7 @@ def test_a_disagreement_is_exit_code_1_with_its_leaf(tmp_path, monkeypatch, caps
 )
 def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(tmp_path, capsys, arguments, words):
     out = tmp_path / "results"
-    assert two_layer.main([*QUICK, "--out", str(out), *arguments]) == 2
+    assert command.main([*QUICK, "--out", str(out), *arguments]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1 and errors[0].startswith("two_layer: ")
     for word in words:
@@ -147,8 +147,8 @@ def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(tmp_path, caps
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("not a folder")
-    assert two_layer.main([*QUICK, "--out", str(tmp_path / "file" / "results")]) == 2
-    assert two_layer.main([*QUICK, "--out", str(tmp_path / "file")]) == 2
+    assert command.main([*QUICK, "--out", str(tmp_path / "file" / "results")]) == 2
+    assert command.main([*QUICK, "--out", str(tmp_path / "file")]) == 2
     for line in capsys.readouterr().err.splitlines():
         assert "cannot be written" in line
     assert (tmp_path / "file").read_text() == "not a folder"
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert two_layer.main([*QUICK, "--out", str(tmp_path)]) == 2
+    assert command.main([*QUICK, "--out", str(tmp_path)]) == 2
     assert "thesis.tex" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

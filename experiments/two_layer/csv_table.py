@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.bad_input import BadInput, require
+from experiments.two_layer.bad_input import BadInput, require
 
 Rows = list[tuple[int, list[str]]]
 """Each row with its line number in the file."""

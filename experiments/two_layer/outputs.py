@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.bad_input import BadInput
-from experiments.crosschecks import leaf_names
-from experiments.datasets import Dataset
-from experiments.model import Parameters
+from experiments.two_layer.bad_input import BadInput
+from experiments.two_layer.crosschecks import leaf_names
+from experiments.two_layer.datasets import Dataset
+from experiments.two_layer.model import Parameters
 
 METRICS, SUMMARY, PARAMETERS = "metrics.jsonl", "summary.json", "parameters.npz"
 PICTURES = (

@@ -25,10 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import funcgrad
-from experiments import datasets, outputs, plots, runner, stages_page, training
-from experiments.bad_input import BadInput, require
-from experiments.datasets import Dataset
-from experiments.runner import Check, Plan, Trained
+from experiments.two_layer import datasets, outputs, plots, runner, stages_page, training
+from experiments.two_layer.bad_input import BadInput, require
+from experiments.two_layer.datasets import Dataset
+from experiments.two_layer.runner import Check, Plan, Trained
 
 CHECKS_PER_RUN = 20
 MAX_HIDDEN = 10_000
@@ -219,7 +219,7 @@ def _short(number: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    settings = tyro.cli(Settings, prog="python -m experiments.two_layer", args=arguments, description=__doc__)
     try:
         # Some accelerators round the factors of a product to 10 bits by default, which no comparison survives.
         with jax.default_matmul_precision("highest"):
@@ -230,7 +230,3 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("two_layer: stopped; nothing was written.", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcgrad
-from experiments import model, plots, views
-from experiments.datasets import Dataset
-from experiments.model import Parameters
-from experiments.runner import Check, Trained
-from experiments.views import PlaneView
+from experiments.two_layer import model, plots, views
+from experiments.two_layer.datasets import Dataset
+from experiments.two_layer.model import Parameters
+from experiments.two_layer.runner import Check, Trained
+from experiments.two_layer.views import PlaneView
 from funcgrad.inspection import render_html
 
 MAX_POINTS, MAX_UNITS = 400, 12

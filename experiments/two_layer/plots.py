@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure, FigureBase
 
-from experiments import model, views
-from experiments.datasets import Dataset
-from experiments.model import Parameters
-from experiments.views import HiddenView, PlaneView
+from experiments.two_layer import model, views
+from experiments.two_layer.datasets import Dataset
+from experiments.two_layer.model import Parameters
+from experiments.two_layer.views import HiddenView, PlaneView
 
 # Okabe and Ito's palette and two dark colours more, for the ten digits: it stays apart for colour-blind readers. Ten
 # colours and seven markers make 70 different classes.

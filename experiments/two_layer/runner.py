@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcgrad
-from experiments import crosschecks, model, tape_side, training
-from experiments.bad_input import BadInput
-from experiments.crosschecks import Agreement
-from experiments.datasets import Dataset
-from experiments.flax_side import FlaxGradient, NudgedBatch
-from experiments.model import Batch, Parameters
-from experiments.training import Chunk, Gradient, History, TrainingState
+from experiments.two_layer import crosschecks, model, tape_side, training
+from experiments.two_layer.bad_input import BadInput
+from experiments.two_layer.crosschecks import Agreement
+from experiments.two_layer.datasets import Dataset
+from experiments.two_layer.flax_side import FlaxGradient, NudgedBatch
+from experiments.two_layer.model import Batch, Parameters
+from experiments.two_layer.training import Chunk, Gradient, History, TrainingState
 
 
 class Plan(NamedTuple):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import crosschecks, model
-from experiments.crosschecks import Agreement
-from experiments.model import Batch, Parameters
-from experiments.training import Gradient
+from experiments.two_layer import crosschecks, model
+from experiments.two_layer.crosschecks import Agreement
+from experiments.two_layer.model import Batch, Parameters
+from experiments.two_layer.training import Gradient
 from reference import scalar_tape
 
 Numbers = list[float]

@@ -2,7 +2,7 @@
 
 Three questions are asked, each answered per leaf of the parameters:
 
-* The gradient, at the same parameters: funcgrad on `experiments.model` against `jax.grad` on the Flax model.
+* The gradient, at the same parameters: funcgrad on `experiments.two_layer.model` against `jax.grad` on the Flax model.
 * The parameters after training: both systems start alike and train apart.
 * A small case in float64: funcgrad against the plain-Python tape in `reference/scalar_tape.py`.
 
@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import model
-from experiments.model import Batch, Parameters
+from experiments.two_layer import model
+from experiments.two_layer.model import Batch, Parameters
 
 GRADIENT_LIMIT = 16.0
 """Ulp that two correct gradients may differ by: a few roundings per layer, in another order."""

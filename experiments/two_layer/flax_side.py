@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments import crosschecks, model
-from experiments.model import Batch, Parameters
+from experiments.two_layer import crosschecks, model
+from experiments.two_layer.model import Batch, Parameters
 from reference.flax_models import TwoLayerClassifier
 
 
@@ -21,7 +21,7 @@ class NudgedBatch(NamedTuple):
 
 
 class FlaxGradient:
-    """`value_and_grad(loss, has_aux=True)` of the Flax model, on parameters as in `experiments.model`."""
+    """`value_and_grad(loss, has_aux=True)` of the Flax model, on parameters as in `experiments.two_layer.model`."""
 
     def __init__(self, features: int, hidden: int, scores: int) -> None:
         classifier = TwoLayerClassifier(features, hidden, scores, rngs=nnx.Rngs(0))

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.bad_input import BadInput, require
-from experiments.csv_table import read_csv
+from experiments.two_layer.bad_input import BadInput, require
+from experiments.two_layer.csv_table import read_csv
 
 HELD_OUT_FRACTION = 0.25
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import model
-from experiments.datasets import Dataset
-from experiments.model import Parameters
+from experiments.two_layer import model
+from experiments.two_layer.datasets import Dataset
+from experiments.two_layer.model import Parameters
 
 MARGIN = 0.08
 """Free room around the points, as a fraction of their extent."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from experiments.model import Batch, Parameters
+from experiments.two_layer.model import Batch, Parameters
 
 Gradient = Callable[[Parameters, Batch], tuple[tuple[jax.Array, jax.Array], Parameters]]
 """(parameters, batch) -> ((loss, accuracy), gradient), as `value_and_grad(loss, has_aux=True)` gives."""

@@ -35,6 +35,10 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
       A function of the same arguments. Its result has the output's tree structure, in each leaf the argument's, and in
       each of those an array of shape ``output.shape + argument.shape``.
 
+    Raises:
+      TypeError: when called with inputs or outputs of a dtype that the mode has no derivative for.
+      TapError: see `grad`.
+
     >>> jacrev(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
     [[2.0, 0.0], [0.0, 4.0]]
     """
@@ -65,7 +69,7 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
            strong_zeros: bool | None = None, policy: Policy | None = None) -> Callable[..., Any]:
     """The Jacobian, column by column, by forward mode; drop-in for ``jax.jacfwd``.
 
-    Args, Returns: see `jacrev`. With `strong_zeros` a zero tangent stays zero. `policy`: see `jvp`.
+    Args, Returns, Raises: see `jacrev`. With `strong_zeros` a zero tangent stays zero. `policy`: see `jvp`.
 
     >>> jacfwd(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
     [[2.0, 0.0], [0.0, 4.0]]
@@ -107,6 +111,8 @@ def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
     Returns:
       A function of the same arguments. Its result has the output's tree structure, in each leaf the argument's twice,
       and in each of those an array of shape ``output.shape + argument.shape + argument.shape``.
+
+    Raises: see `jacrev`.
 
     >>> hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
     [[4.0, 2.0], [2.0, 0.0]]

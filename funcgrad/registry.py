@@ -16,7 +16,11 @@ value need not survive the forward pass. ``*operands`` reads all the rest, ``*_o
 
 One function for each operand, ``None`` for an operand that never has a cotangent (an index, a predicate). For a
 primitive with several results `ct` and `out` are tuples, and a `ct` may hold None, the symbolic zero. A function is
-called for active operands only and may give back None: no cotangent.
+called for active operands only and may give back None: no cotangent. What it gives back has the operand's shape and
+dtype; a local partial has the operand's or the output's shape, and the table sums.
+
+All of them raise `funcgrad.errors.DuplicateRuleError` for a primitive that has a rule already, and TypeError for a
+function that has too few parameters for its class.
 
 ``dear=True`` says that the outputs are worth keeping, because the operation costs more than their memory. `mixes` says
 which cotangents meet in one result; strong zeros need it (`funcgrad.extend` explains the words).
@@ -67,7 +71,13 @@ def adopting(adopt: Callable[[Primitive], VJPRule | None]) -> Callable[[Primitiv
 
 
 def lookup(primitive: Primitive) -> VJPRule | None:
-    """The rule of a primitive, or None."""
+    """The rule of a primitive, or None.
+
+    >>> from jax.extend.core import primitives as p
+    >>> from funcgrad import extend
+    >>> extend.lookup(p.sin_p).kind.value
+    'pointwise'
+    """
     rule = _RULES.get(primitive)
     if rule is None and not _LATE.keys().isdisjoint(sys.modules):
         for module in [name for name in _LATE if name in sys.modules]:

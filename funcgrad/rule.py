@@ -41,6 +41,9 @@ class Over:
     """A local partial ``numerator / denominator`` that is applied as ``(ct * numerator) / denominator``.
 
     One rounding less than multiplying by a reciprocal. ``Over(y)`` is ``1 / y``.
+
+    >>> float(Over(4.0, 2.0).value())
+    0.5
     """
 
     denominator: Array
@@ -87,7 +90,12 @@ class Spread:
 
 
 def unbroadcast(ct: Array, operand: Array) -> Array:
-    """A cotangent in its operand's dtype and summed to its shape: binary primitives stretch axes of size 1."""
+    """A cotangent in its operand's dtype and summed to its shape: binary primitives stretch axes of size 1.
+
+    >>> import jax.numpy as jnp
+    >>> unbroadcast(jnp.ones((2, 3)), jnp.ones((2, 1))).tolist()
+    [[3.0], [3.0]]
+    """
     if ct.dtype != operand.dtype:  # `mul` can give a wider result than its operands
         ct = lax.convert_element_type(ct, operand.dtype)
     if isinstance(operand, Spread):

@@ -197,6 +197,10 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     Returns:
       A tuple of the structure of `primals`; for a single primal, that one product.
 
+    Raises:
+      TypeError: when `fun` returns no real scalar, or primals and tangents differ in structure or dtype.
+      ValueError: when they differ in shape.
+
     >>> float(hvp(lambda x: x**3, (2.0,), (1.0,)))
     12.0
     """

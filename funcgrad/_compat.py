@@ -90,6 +90,13 @@ def with_shape(value: Value) -> Value:
     return TypedNdArray(np.asarray(value, aval.dtype), aval)
 
 
+def without_shape(value: Value) -> Value:
+    """The number that `with_shape` was given: JAX hands it to a user's rule, and what it computes then is weak, too."""
+    if not isinstance(value, TypedNdArray) or value.shape or not is_weakly_typed(value):
+        return value
+    return canonicalize(np.asarray(value).item(), shaped=False)
+
+
 def is_extended(dtype: Any) -> bool:
     """True for PRNG keys and other dtypes that are no numbers."""
     return _dtypes.issubdtype(dtype, _dtypes.extended)
@@ -196,7 +203,12 @@ def abstract_eval(primitive: Any, avals: Sequence[Aval], params: dict[str, Any])
 
 
 def zeros_like_aval(aval: Aval) -> Value:
-    """Zeros of an aval, with its weak type, sharding and varying mesh axes; public `full` takes only some of them."""
+    """Zeros of an aval, with its weak type, sharding and varying mesh axes; public `full` takes only some of them.
+
+    Of a key: one whose data are zeros. JAX's zero of it is that of its tangents, float0.
+    """
+    if is_extended(aval.dtype):
+        return jax.lax.full(aval.shape, 0, aval.dtype)
     return _zeros_like_aval(aval)
 
 

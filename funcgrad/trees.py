@@ -28,6 +28,7 @@ def name_of(fun: Callable) -> str:
 def named_after(fun: Callable, what: str, argnums: int | tuple[int, ...]) -> Callable[[Callable], Callable]:
     """A decorator for the derivative of `fun`: its name, its attribute ``__wrapped__`` and a sentence on what it is."""
     def name(derivative: Callable) -> Callable:
+        vars(derivative).update(getattr(fun, "__dict__", {}))  # an object's attributes, too, as JAX has it
         functools.update_wrapper(derivative, fun, updated=())
         derivative.__name__ = name_of(fun)
         derivative.__doc__ = (f"{what} of {name_of(fun)} with respect to positional argument(s) {argnums}. Takes the "

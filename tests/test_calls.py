@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -466,3 +467,48 @@ def test_an_operand_kept_by_a_forward_rule_that_closes_over_an_array() -> None:
     scaled.defvjp(lambda x: (x * other, x), lambda x, ct: (ct * x,))
     point = jnp.array([5.0, 7.0])
     np.testing.assert_array_equal(funcgrad.grad(lambda x: jnp.sum(jax.jit(scaled)(x)))(point), point)
+
+
+def scaled_by_noise() -> Callable[..., Any]:
+    """A function with its own backward step, which keeps a key."""
+    scaled = jax.custom_vjp(lambda key, x: x * jax.random.normal(key, (3,)))
+    scaled.defvjp(lambda key, x: (scaled(key, x), key), lambda key, ct: (None, 2 * ct * jax.random.normal(key, (3,))))
+    return scaled
+
+
+@pytest.mark.parametrize("place", [lambda f: f, jax.jit, lambda f: lambda x: jax.vmap(f)(x[None])[0]],
+                         ids=["eager", "jit", "vmap"])
+def test_a_branch_that_keeps_a_key(place: Callable[..., Any]) -> None:
+    """The other branch fills the key's place."""
+    scaled = scaled_by_noise()
+
+    def f(x: Any) -> Any:
+        return jnp.sum(jax.lax.cond(x[0] > 0, lambda x: scaled(jax.random.key(0), jnp.sin(x)), lambda x: x * x, x))
+
+    for x in (X, -X):
+        close(place(funcgrad.grad(f))(jnp.asarray(x)), place(jax.grad(f))(jnp.asarray(x)))
+
+
+@pytest.mark.parametrize("given", [2.0, 2, True, np.float64(2), np.float32(2), np.array(2.0)])
+@pytest.mark.parametrize("x64", [True, False])
+def test_a_custom_backward_may_give_numbers(given: Any, x64: bool) -> None:
+    """The gradient has the operand's dtype, also where NumPy's is wider than JAX's."""
+    with jax.enable_x64(x64):
+        product = jax.custom_vjp(lambda x, y: x * y)
+        product.defvjp(lambda x, y: (x * y, y), lambda y, ct: (ct * y, given))
+        of_x, of_y = funcgrad.grad(lambda x, y: product(jnp.sin(x), y), (0, 1))(jnp.float32(0.0), jnp.float32(3.0))
+    assert (of_x, of_y, of_y.dtype) == (3, float(given), jnp.float32)
+
+
+def test_custom_rules_are_given_numbers_of_python() -> None:
+    """As JAX has it; so what they compute stays weakly typed, and `math` takes it."""
+    twice = jax.custom_jvp(lambda x: x * 2)
+    twice.defjvp(lambda primals, tangents: (primals[0] * 2, tangents[0] * math.cos(primals[0])))
+    value, gradient = funcgrad.value_and_grad(lambda x: twice(x) * jnp.ones((), jnp.bfloat16))(3.0)
+    assert value.dtype == jnp.bfloat16 and gradient.dtype == jnp.float64
+    np.testing.assert_allclose(gradient, math.cos(3.0))
+    twice_ = jax.custom_vjp(lambda x: x * 2)
+    twice_.defvjp(lambda x: (x * 2, math.cos(x)), lambda slope, ct: (ct * slope,))
+    value, gradient = funcgrad.value_and_grad(lambda x: twice_(x) * jnp.ones((), jnp.bfloat16))(3.0)
+    assert value.dtype == jnp.bfloat16 and gradient.dtype == jnp.float64
+    np.testing.assert_allclose(gradient, math.cos(3.0))

@@ -144,3 +144,12 @@ def test_a_cotangent_of_an_output_that_reaches_no_input_goes_nowhere() -> None:
     seeds = jax.tree.map(jnp.ones_like, first(*args))
     for ct, arg in zip(funcgrad.vjp(first, *args)[1](seeds), args, strict=True):
         np.testing.assert_array_equal(ct, jnp.zeros_like(arg))
+
+
+def test_the_attributes_of_a_function_are_its_derivatives_too() -> None:
+    def loss(x: float) -> float:
+        return x * x
+
+    loss.units = "nats"  # type: ignore[attr-defined]
+    for derivative in (funcgrad.grad(loss), funcgrad.jacfwd(loss)):
+        assert (derivative.units, derivative.__name__, derivative.__wrapped__) == ("nats", "loss", loss)  # type: ignore[attr-defined]

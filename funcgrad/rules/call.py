@@ -164,11 +164,12 @@ def custom_jvp_forward(active: tuple[bool, ...], *operands: Array, symbolic_zero
     if "subfuns" not in params:  # staged: the programs become functions again
         params = p.custom_jvp_call_p.get_bind_params(params)
     _, jvp = params["subfuns"]
+    given = list(map(_compat.without_shape, operands))
 
     def with_tangents(tangents: Sequence[Array | None]) -> tuple[Sequence[Array], Sequence[Array]]:
         full = [zero_tangent(_compat.typeof(x), symbolic_zeros) if t is None else t
                 for t, x in zip(tangents, operands, strict=True)]
-        results = jvp.call_wrapped(*operands, *full)
+        results = jvp.call_wrapped(*given, *full)
         return results[: len(results) // 2], results[len(results) // 2:]
 
     def alone() -> Sequence[Array]:  # by the rule again: a call that JAX makes allows one of its two functions
@@ -201,7 +202,7 @@ def forward_of_jvp(active: tuple[bool, ...], operands: Sequence[Array], jvp: Cal
     if any(v is UNKNOWN for v in outputs):
         outputs = alone()  # the rule mixed primal and tangent in one program
     indices = tuple(jax.tree.unflatten(linear.out_tree, range(linear.out_tree.num_leaves)))
-    return list(outputs), CustomJVPPullback(active, indices, linear.pullback("everything"))
+    return list(map(_compat.canonicalize, outputs)), CustomJVPPullback(active, indices, linear.pullback("everything"))
 
 
 @jax.tree_util.register_dataclass
@@ -238,11 +239,12 @@ def custom_vjp_forward(active: tuple[bool, ...], *operands: Array, out_trees: Ca
     if "subfuns" not in params:
         params = p.custom_vjp_call_p.get_bind_params(dict(params, out_trees=out_trees, symbolic_zeros=symbolic_zeros))
     _, fwd, bwd = params["subfuns"]
-    results = fwd.call_wrapped(*(entry for pair in zip(operands, active, strict=True) for entry in pair))
+    given = map(_compat.without_shape, operands)
+    results = fwd.call_wrapped(*(entry for pair in zip(given, active, strict=True) for entry in pair))
     _, res_tree, forwarded = out_trees()
     own = iter(results)
     kept = [next(own) if index is None else operands[index] for index in forwarded]
-    outputs = list(own)
+    outputs = list(map(_compat.canonicalize, own))
     pullback = CustomVJPPullback(
         BackwardRule.of(bwd, out_trees), symbolic_zeros, active, tuple(map(_compat.typeof, operands)),
         tuple(map(_compat.typeof, outputs)), tuple(kept))
@@ -295,8 +297,13 @@ class CustomVJPPullback:
         return [elsewhere(cts, ct, EVERYTHING, {}) for ct in results] if zeros_are_strong() else results
 
 
-def _of_dtype(ct: Array, aval: Any) -> Array:
-    """A user's cotangent in its operand's dtype: JAX lets a float32 one pass for a bfloat16 operand, and so do we."""
+def _of_dtype(ct: Any, aval: Any) -> Array:
+    """A user's cotangent in its operand's dtype: JAX lets a float32 one pass for a bfloat16 operand, and so do we.
+
+    NumPy's arrays get the dtype that JAX gives them; a number of Python has none of its own.
+    """
+    if not isinstance(ct, jax.Array):
+        ct = _compat.canonicalize(float(ct) if isinstance(ct, int) else ct)
     if _compat.typeof(ct).dtype == aval.dtype or not carries_gradient(_compat.typeof(ct)):
         return ct
     is_real = not jnp.issubdtype(aval.dtype, jnp.complexfloating)

@@ -88,8 +88,9 @@ class LinearSolvePullback:
         lengths, jaxprs = self.params["const_lengths"], self.params["jaxprs"]
         if jaxprs.transpose_solve is None and not is_transposed(cts):
             raise TypeError(
-                "reverse mode through custom_linear_solve needs to solve the transposed equation, but there is no "
-                "transpose_solve.\nTo fix: pass transpose_solve, or symmetric=True for a symmetric matrix.")
+                "transpose_solve required for backwards mode automatic differentiation of custom_linear_solve: it "
+                "solves the transposed equation.\n"
+                "To fix: pass transpose_solve, or symmetric=True for a symmetric matrix.")
         groups, start = [], 0
         for length in lengths:
             groups.append(self.consts[start:start + length])

@@ -104,7 +104,7 @@ def compare_products(problem: Problem, found: dict[str, Leaves], oracle: Any, ep
         return inexact(results["value"]) + [leaf for name in names for leaf in results[name]]
 
     spreads = iter(conditioning(all_products, problem.inputs, generator(case, "nudge"),
-                               CLOSE_CALL if close_call else NUDGES))
+                                CLOSE_CALL if close_call else NUDGES))
     value_spread = [next(spreads) for _ in inexact(wanted["value"])]
     same_leaves(found["value"], wanted["value"], "value", value_spread, eps)
     for name in names:

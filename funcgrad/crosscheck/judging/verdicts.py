@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from funcgrad.crosscheck.compare import largest, numbers
+from funcgrad.crosscheck.judging.bounds import Settled, between
 from funcgrad.crosscheck.judging.digits import Lost, exact_slope
-from funcgrad.crosscheck.judging.evidence import COARSE, NO_DIGIT, Evidence, Index, Settled, between
+from funcgrad.crosscheck.judging.evidence import COARSE, NO_DIGIT, Evidence, Index
 from funcgrad.crosscheck.judging.inner_products import disagrees, located
 from funcgrad.crosscheck.oracles import FiniteDifferences, JaxReverse, ManyDigits, Oracle, tangents
 from funcgrad.crosscheck.report import Verdict

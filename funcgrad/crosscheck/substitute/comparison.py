@@ -120,7 +120,7 @@ def _heard_that_all_is_well(about: About, differs: Any, nonfinite: Any) -> None:
 
 
 def _heard_of_a_suspect(about: About, program: Program, packing: _Packing, differs: Any,
-                       nonfinite: Any, arrays: Any) -> None:
+                        nonfinite: Any, arrays: Any) -> None:
     if not (differs or about.record.unjudged(about.rules)):
         _heard_that_all_is_well(about, differs, nonfinite)
         return

@@ -84,11 +84,11 @@ class _Excess:
                 error = np.abs(found - wanted)
                 ratio = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0.0,
                                  np.where(np.isfinite(error), error / allowed, np.inf))
-            if ratio.size and (top := int(np.argmax(ratio))) is not None and ratio[top] > 1.0:
+            top = int(np.argmax(ratio)) if ratio.size else 0
+            if ratio.size and ratio[top] > (1.0 if worst is None else worst[0]):
                 index = list(map(int, np.unravel_index(top, np.shape(theirs))))
                 place = f"cotangent of {path}{index if index else ''}"
-                if worst is None or ratio[top] > worst[0]:
-                    worst = ratio[top], _Excess(place, found[top].item(), wanted[top].item(), float(allowed[top]))
+                worst = ratio[top], _Excess(place, found[top].item(), wanted[top].item(), float(allowed[top]))
         return None if worst is None else worst[1]
 
 

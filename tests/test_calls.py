@@ -189,7 +189,7 @@ def with_jvp(x: Any, y: Any) -> Any:
 
 
 @with_jvp.defjvp
-def _(primals: Any, tangents: Any) -> Any:
+def with_jvp_rule(primals: Any, tangents: Any) -> Any:
     (x, y), (dx, dy) = primals, tangents
     return with_jvp(x, y), 2 * jnp.cos(x) * y * dx + jnp.sin(x) * dy  # twice the truth: the rule must be used
 
@@ -208,7 +208,7 @@ def applied(f: Any, x: Any, scale: float) -> Any:
 
 
 @applied.defjvp
-def _(f: Any, scale: float, primals: Any, tangents: Any) -> Any:
+def applied_rule(f: Any, scale: float, primals: Any, tangents: Any) -> Any:
     (x,), (dx,) = primals, tangents
     return applied(f, x, scale), 5 * dx * scale * jnp.cos(x)
 

@@ -202,13 +202,14 @@ def ragged_dot_rhs(ct: Array, _out: Aval, lhs: Array, _rhs: Aval, group_sizes: A
 # it is one of lhs with the kernel `ct`, strides and rhs dilation exchanged. The wanted size gives the high padding.
 
 
-def _dilated(size: int, dilation: int) -> int:
+def dilated(size: int, dilation: int) -> int:
+    """The extent of `size` elements with holes between them."""
     return 0 if size == 0 else (size - 1) * dilation + 1
 
 
 def _high_padding(lhs: int, rhs: int, out: int, stride: int, low: int, lhs_dilation: int, rhs_dilation: int) -> int:
     """High padding with which a convolution of these sizes gives exactly `out` elements."""
-    return (out - 1) * stride + _dilated(rhs, rhs_dilation) - _dilated(lhs, lhs_dilation) - low
+    return (out - 1) * stride + dilated(rhs, rhs_dilation) - dilated(lhs, lhs_dilation) - low
 
 
 def _spatial(x: Any, spec: Sequence[int]) -> list[int]:
@@ -237,7 +238,7 @@ def conv_lhs(ct: Array, _lhs: Aval, rhs: Array, *, window_strides: Any, padding:
         return None
     lhs_spec, rhs_spec, out_spec = dimension_numbers
     lows = [
-        _dilated(k, b) - 1 - low
+        dilated(k, b) - 1 - low
         for k, b, (low, _) in zip(_spatial(rhs, rhs_spec), rhs_dilation, padding, strict=True)
     ]
     highs = map(_high_padding, _spatial(ct, out_spec), _spatial(rhs, rhs_spec), _spatial(_lhs, lhs_spec),

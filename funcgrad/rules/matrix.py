@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
 
+from funcgrad.rules.elementwise import is_complex
+from funcgrad.rules.placement import sharding_of
+
 Array = Any
-
-
-def is_complex(x: Any) -> bool:
-    """Whether the dtype is complex."""
-    return jax.dtypes.issubdtype(x.dtype, np.complexfloating)
 
 
 def conj(x: Array) -> Array:
@@ -62,8 +59,7 @@ def matmul_nt(a: Array, b: Array) -> Array:
 
 def _iota(like: Array, axis: int) -> Array:
     """Positions along one axis, with the shape and sharding of `like`."""
-    sharding = jax.typeof(like).sharding
-    return lax.broadcasted_iota(np.int32, like.shape, axis, out_sharding=None if sharding.mesh.empty else sharding)
+    return lax.broadcasted_iota(np.int32, like.shape, axis, out_sharding=sharding_of(like))
 
 
 def where(compare: Callable[[Array, Array], Array], x: Array, otherwise: Array | None = None) -> Array:

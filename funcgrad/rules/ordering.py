@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.registry import closed_form, higher_order
+from funcgrad.rules.placement import sharding_of
 from funcgrad.zeros import MOVES
 
 Array = Any
@@ -30,8 +31,7 @@ def put_back(ct: Array, indices: Array, axis: int, like: Aval, *, unique: bool) 
         operand_batching_dims=others, scatter_indices_batching_dims=others,
     )
     mode = lax.GatherScatterMode.PROMISE_IN_BOUNDS if unique else lax.GatherScatterMode.FILL_OR_DROP
-    sharding = None if like.sharding.mesh.empty else like.sharding
-    zeros = lax.full(like.shape, 0, ct.dtype, sharding=sharding)
+    zeros = lax.full(like.shape, 0, ct.dtype, sharding=sharding_of(like))
     positions = lax.expand_dims(indices, (ct.ndim,))
     return lax.scatter_add(zeros, positions, ct, numbers, unique_indices=unique, mode=mode)
 
@@ -57,10 +57,8 @@ def sort_forward(active: Sequence[bool], *operands: Array, dimension: int, is_st
                  num_keys: int) -> tuple[list[Array], SortPullback]:
     """Sort positions along with the operands: one sort gives the outputs and the permutation."""
     shape = operands[0].shape
-    sharding = jax.typeof(operands[0]).sharding
     dtype = np.int32 if shape[dimension] <= np.iinfo(np.int32).max else np.int64
-    positions = lax.broadcasted_iota(dtype, shape, dimension,
-                                     out_sharding=None if sharding.mesh.empty else sharding)
+    positions = lax.broadcasted_iota(dtype, shape, dimension, out_sharding=sharding_of(operands[0]))
     *outputs, permutation = lax.sort((*operands, positions), dimension=dimension, is_stable=is_stable,
                                      num_keys=num_keys)
     return outputs, SortPullback(permutation, dimension, tuple(active))

@@ -12,6 +12,7 @@ from jax.extend.core import jaxpr_as_fun
 from jax.extend.core import primitives as p
 
 from funcgrad.registry import closed_form, constant, joint, linear
+from funcgrad.rules.placement import ct_sharding, sharding_of
 from funcgrad.vjp import vjp
 from funcgrad.zeros import AXES
 
@@ -25,17 +26,11 @@ def _spread(value: Array, like: Aval, axes: Sequence[int], sharding: Any = None)
     return lax.broadcast_in_dim(value, like.shape, kept, out_sharding=sharding)
 
 
-def _sharding(x: Array) -> Any:
-    """Sharding of a value; None where there is no mesh."""
-    sharding = jax.typeof(x).sharding
-    return None if sharding.mesh.empty else sharding
-
-
 def reduce_sum_operand(ct: Array, _x: Aval, *, axes: tuple, out_sharding: Any) -> Array:
     """Every summand has the cotangent of its sum."""
     if not axes and out_sharding is None:
         return ct
-    return _spread(ct, _x, axes, None if _x.sharding.mesh.empty else _x.to_ct_aval().sharding)
+    return _spread(ct, _x, axes, ct_sharding(_x))
 
 
 # ---- products: a polynomial of the operand, so zeros are right at every order ----
@@ -63,7 +58,7 @@ def reduce_prod_operand(ct: Array, _out: Aval, x: Array, *, axes: tuple) -> Arra
     for stage, axis in zip(reversed(stages), reversed(axes), strict=False):
         if stage.shape[axis] == 1:  # a product of one: nothing to multiply with
             continue
-        spread = lax.broadcast_in_dim(ct_x, stage.shape, range(x.ndim), out_sharding=_sharding(stage))
+        spread = lax.broadcast_in_dim(ct_x, stage.shape, range(x.ndim), out_sharding=sharding_of(stage))
         ct_x = lax.mul(spread, product_of_the_others(stage, axis))
     return ct_x
 
@@ -75,7 +70,7 @@ def extremum_operand(ct: Array, out: Array, x: Array, *, axes: tuple) -> Array:
     """The elements that attain the extremum share its cotangent evenly; NaN where the extremum is NaN."""
     if not axes:
         return ct
-    sharding = _sharding(x)
+    sharding = sharding_of(x)
     attained = lax.eq(x, _spread(out, x, axes, sharding))
     ties = lax.reduce_sum(lax.convert_element_type(attained, x.dtype), axes)
     # No element equals a NaN: `ties` is 0 then, and 0 / 0 says that there is no gradient. Otherwise this is 0.

@@ -11,21 +11,11 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.registry import joint, linear
+from funcgrad.rules.placement import ct_sharding
 from funcgrad.zeros import MOVES
 
 Array = Any
 Aval = Any
-
-
-def _ct_sharding(x: Aval, dims: Sequence[int] | None = None) -> Any:
-    """Sharding of the cotangent of `x`, or of these dimensions of it; None where there is no mesh."""
-    if x.sharding.mesh.empty:
-        return None
-    sharding = x.to_ct_aval().sharding
-    if dims is None:
-        return sharding
-    spec = sharding.spec
-    return sharding.update(spec=spec.update(partitions=tuple(spec.partitions[i] for i in dims)))
 
 
 def _zero(ct: Array) -> np.ndarray:
@@ -34,7 +24,7 @@ def _zero(ct: Array) -> np.ndarray:
 
 def _zeros(x: Aval, axis: int, size: int) -> Array:
     shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-    return lax.full(shape, 0, x.dtype, sharding=_ct_sharding(x))
+    return lax.full(shape, 0, x.dtype, sharding=ct_sharding(x))
 
 
 def _padded_along(ct: Array, axis: int, before: int, after: int) -> Array:
@@ -58,7 +48,7 @@ def broadcast_in_dim_operand(ct: Array, _x: Aval, *, shape: tuple, broadcast_dim
     kept = sorted((i for i in range(_x.ndim) if i not in stretched), key=broadcast_dimensions.__getitem__)
     kept_in_output = {broadcast_dimensions[i] for i in kept}
     axes = tuple(dim for dim in range(len(shape)) if dim not in kept_in_output)
-    wanted = _ct_sharding(_x, kept)
+    wanted = ct_sharding(_x, kept)
     summed = lax.reduce_sum(ct, axes, out_sharding=wanted) if axes or sharding is not None else ct
     if kept != sorted(kept):  # broadcast_dimensions need not increase: then the broadcast transposes as well
         summed = lax.transpose(summed, np.argsort(kept).tolist())
@@ -69,9 +59,9 @@ def reshape_operand(ct: Array, _x: Aval, *, new_sizes: tuple, dimensions: Any, s
     """Reshape back. With `dimensions`, the operand was transposed first."""
     del new_sizes, sharding
     if dimensions is None:
-        return lax.reshape(ct, _x.shape, out_sharding=_ct_sharding(_x))
+        return lax.reshape(ct, _x.shape, out_sharding=ct_sharding(_x))
     sizes = tuple(_x.shape[i] for i in dimensions)
-    permuted = lax.reshape(ct, sizes, out_sharding=_ct_sharding(_x, dimensions))
+    permuted = lax.reshape(ct, sizes, out_sharding=ct_sharding(_x, dimensions))
     return lax.transpose(permuted, np.argsort(dimensions).tolist())
 
 
@@ -98,7 +88,7 @@ def tile_operand(ct: Array, _x: Aval, *, reps: tuple) -> Array:
         sizes += [size] if rep == 1 else [rep, size]
         sources += [dim] if rep == 1 else [-1, dim]
     axes = tuple(i for i, source in enumerate(sources) if source < 0)
-    return lax.reduce_sum(lax.reshape(ct, sizes), axes, out_sharding=_ct_sharding(_x)) if axes else ct
+    return lax.reduce_sum(lax.reshape(ct, sizes), axes, out_sharding=ct_sharding(_x)) if axes else ct
 
 
 # ---- cut and join ----
@@ -173,7 +163,7 @@ def pad_operand(ct: Array, _x: Aval, _value: Aval, *, padding_config: tuple) -> 
 
 def pad_value(ct: Array, _x: Aval, _value: Aval, *, padding_config: tuple) -> Array:
     """The sum over the padding alone: a difference of two sums would cancel, and spread infinities."""
-    operand_went_here = lax.pad(lax.full(_x.shape, True, sharding=_ct_sharding(_x)), np.False_, padding_config)
+    operand_went_here = lax.pad(lax.full(_x.shape, True, sharding=ct_sharding(_x)), np.False_, padding_config)
     return lax.reduce_sum(lax.select(operand_went_here, lax.full_like(ct, 0), ct), range(ct.ndim))
 
 

@@ -20,6 +20,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad.registry import joint
+from funcgrad.rules.elementwise import is_complex
 from funcgrad.rules.matrix import (
     adjoint,
     along_columns,
@@ -27,7 +28,6 @@ from funcgrad.rules.matrix import (
     conj,
     factored,
     folded,
-    is_complex,
     matmul,
     matmul_nt,
     matmul_tn,

@@ -19,6 +19,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad.registry import closed_form, joint, linear, unsupported
 from funcgrad.rules.backend import on_one_cpu
+from funcgrad.rules.contraction import dilated
 from funcgrad.vjp import vjp
 
 Array = Any
@@ -27,10 +28,6 @@ Masked = tuple[list[Array], np.ndarray]
 
 #: Windows of more elements than this are not written out element by element.
 MOST_POSITIONS = 16
-
-
-def _dilated(size: int, dilation: int) -> int:
-    return 0 if size == 0 else (size - 1) * dilation + 1
 
 
 # ---- sums ----
@@ -47,8 +44,8 @@ def window_sum_transpose(ct: Array, _x: Aval, *, window_dimensions: Any, window_
     config = []
     for n, o, w, s, (low, _), b, d in zip(_x.shape, ct.shape, window_dimensions, window_strides, padding,
                                           base_dilation, window_dilation, strict=True):
-        before = _dilated(w, d) - 1 - low
-        config.append((before, _dilated(n, b) + _dilated(w, d) - 1 - before - _dilated(o, s), s - 1))
+        before = dilated(w, d) - 1 - low
+        config.append((before, dilated(n, b) + dilated(w, d) - 1 - before - dilated(o, s), s - 1))
     spread = ct if all(c == (0, 0, 0) for c in config) else lax.pad(ct, np.zeros((), ct.dtype), config)
     if math.prod(window_dimensions) == 1 and math.prod(base_dilation) == 1:
         return spread
@@ -133,7 +130,7 @@ def _scatter_by_residue(ct: Array, operand: Array, select_prim: Any, sizes: Sequ
     starts = [r - w + 1 for r, w in zip(rows, sizes, strict=True)]
     fill = [(0, r * d - n, 0) for n, r, d in zip(operand.shape, rows, dilations, strict=True)]
     spread = [
-        (0, r * d - _dilated(o, s), s - 1)
+        (0, r * d - dilated(o, s), s - 1)
         for o, r, s, d in zip(ct.shape, starts, strides, dilations, strict=True)
     ]
     ones = (1,) * (2 * ct.ndim)
@@ -231,7 +228,7 @@ def _reduced_by_slices(operands: Sequence[Array], *, jaxpr: Any, consts: Any, wi
     config = [(low, high, b - 1) for (low, high), b in zip(padding, base_dilation, strict=True)]
     xs = [lax.pad(x, init, config) for x, init in zip(xs, inits, strict=True)]
     for axis in reversed(range(xs[0].ndim)):
-        extent = _dilated(window_dimensions[axis], window_dilation[axis])
+        extent = dilated(window_dimensions[axis], window_dilation[axis])
         slices = [_shifted(xs, there, axis, k * window_dilation[axis], window_strides[axis], extent)
                   for k in range(window_dimensions[axis])]
         while len(slices) > 1:  # neighbours in pairs: as many steps in a row as the logarithm of the size
@@ -246,8 +243,8 @@ def _mask(shape: Sequence[int], padding: Any, base_dilation: Sequence[int]) -> n
     """Where the padded operand has elements of its own."""
     mask = np.ones((), bool)
     for n, (low, high), b in zip(shape, padding, base_dilation, strict=True):
-        place = np.arange(_dilated(n, b) + low + high) - low
-        mask = np.logical_and.outer(mask, (place >= 0) & (place < _dilated(n, b)) & (place % b == 0))
+        place = np.arange(dilated(n, b) + low + high) - low
+        mask = np.logical_and.outer(mask, (place >= 0) & (place < dilated(n, b)) & (place % b == 0))
     return mask
 
 

@@ -124,9 +124,19 @@ def executes_at_once() -> bool:
 
 def is_eager(trace: Any) -> bool:
     """Whether `trace` computes at once, and nobody asked to see each operation."""
-    watched = (_config.disable_jit.value or _config.debug_nans.value or _config.debug_infs.value
-               or _config.debug_key_reuse.value)
-    return trace is eval_trace and not watched
+    return trace is eval_trace and not (_config.disable_jit.value or _config.debug_key_reuse.value or _seeks_nans())
+
+
+def seeks_nans_at_once() -> bool:
+    """Whether operations run now and JAX is to raise where a NaN or an infinity is born.
+
+    Of a compiled program that has one, `jit` runs the function again, operation by operation; the primitive cannot.
+    """
+    return _core.trace_ctx.trace is eval_trace and _seeks_nans()
+
+
+def _seeks_nans() -> bool:
+    return _config.debug_nans.value or _config.debug_infs.value
 
 
 def trace_context() -> Any:

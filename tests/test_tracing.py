@@ -354,3 +354,13 @@ def test_funcgrad_of_a_function_that_calls_jax_grad() -> None:
 
     np.testing.assert_allclose(funcgrad.grad(penalty)(X), jax.grad(penalty)(X), rtol=1e-5)
     np.testing.assert_allclose(jax.jit(funcgrad.grad(penalty))(X), jax.grad(penalty)(X), rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", [jax.jit, lambda f: f, lambda f: jax.jit(jax.jit(f)), jax.checkpoint,
+                                   lambda f: lambda x: jax.lax.cond(x[0] > 1, jnp.sum, f, x)])
+def test_debug_nans_names_the_operation_of_a_backward_pass(place) -> None:
+    root = place(lambda x: jnp.sum(jnp.sqrt(x) * 0))  # 0 * inf
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"invalid value \(nan\) encountered in"):
+        funcgrad.grad(root)(jnp.zeros(3))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"invalid value \(nan\) encountered in"):
+        funcgrad.vjp(root, jnp.zeros(3))[1](1.0)

@@ -63,7 +63,8 @@ class JitPullback:
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         given = tuple(i for i, ct in enumerate(cts) if ct is not None)
         args = (*self.residuals, *(_placed(cts[i], self.params["out_shardings"][i]) for i in given))
-        if is_transposed(args):  # the linear trace sees through the boundary: no staged detour
+        # the linear trace sees through the boundary, and somebody who looks for a NaN wants to: no staged detour
+        if is_transposed(args) or _compat.seeks_nans_at_once():
             return FlatPullback(self.graph, self.plan, self.residuals)(cts)
         name = f"pullback({self.params['name']})"
         staged = stage_backward(pull_body, (self.graph, self.plan, given), list(map(_compat.typeof, args)), name)

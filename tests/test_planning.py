@@ -222,6 +222,7 @@ def test_a_long_loop_keeps_the_root_of_its_states() -> None:
     assert temporary(funcgrad.budget(200 * 48)) <= 0.15 * 2_500 * 48
 
 
+@pytest.mark.slow
 def test_segments_have_derivatives_of_second_order() -> None:
     fun, args = looped(36, False)
 

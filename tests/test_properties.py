@@ -136,7 +136,7 @@ def test_the_chain_rule(x: Any, names: list[str]) -> None:
     same_values([whole], [jnp.asarray(ct)], "chain rule")
 
 
-@FEW
+@settings(FEW, max_examples=5)  # five programs are compiled for each
 @given(st.integers(1, 3), st.integers(1, 3))
 def test_jacobians_agree_with_each_other(rows: int, columns: int) -> None:
     rng = np.random.default_rng(rows * 10 + columns)

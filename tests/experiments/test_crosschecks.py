@@ -84,6 +84,7 @@ def test_a_training_agrees_with_flax_and_with_the_tape():
         assert line.agrees, line
 
 
+@pytest.mark.slow
 def test_three_classes_and_a_last_chunk_of_another_length():
     trained = runner.train(datasets.load("wine", None, 1), plan(steps=50, optimiser="momentum"))
     assert [check.step for check in trained.checks] == [0, 20, 40, 50]

@@ -55,7 +55,10 @@ BOUNDS = (
 )
 
 
-@pytest.mark.parametrize("bounds", BOUNDS, ids=lambda bounds: bounds.name)
+# Bytes and FLOPs of the scanned transformer are held by tests/test_planning.py, too.
+@pytest.mark.parametrize("bounds", [
+    pytest.param(bounds, id=bounds.name, marks=pytest.mark.slow if bounds.name == "transformer-scanned" else ())
+    for bounds in BOUNDS])
 def test_bytes_contractions_and_equations(bounds: Bounds) -> None:
     """One test for each workload, so that each of its programs is traced and compiled once."""
     build = {workload.name: workload.build for workload in workloads.JITTED}[bounds.name]

@@ -66,7 +66,8 @@ def test_gradient_has_the_structure_of_params_and_the_slope_of_finite_difference
     assert_slope_is_that_of_finite_differences(loss, params, batch)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "transformer_block" else name
+                                  for name in MODELS])
 def test_models_train(name):
     loss, params, batch = built(name)
     optimizer = optax.adam(1e-2)

@@ -4,6 +4,7 @@ Here stand what a user calls and what everything else is said in; where else doe
 
     check, oracles, report      one function checked; who is asked; what was found
     problem, recording          one vjp at one point, and the run that it was taken from
+    held                        operations that hold programs
     compare, trusting           when two numbers agree; custom rules that differ from their body on purpose
     plugin                      every gradient of a test suite
 

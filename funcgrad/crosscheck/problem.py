@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from funcgrad import _compat
 from funcgrad.crosscheck.compare import epsilon, is_inexact, largest, numbers
+from funcgrad.crosscheck.held import CUSTOM, equations_in
 from funcgrad.crosscheck.recording import record
 from funcgrad.crosscheck.values.wide import run_wide, steps_of, wide_graph, wide_operand, widen
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
@@ -18,8 +19,6 @@ from funcgrad.rule import MapClass
 from funcgrad.vjp import Recording
 
 Array = Any
-#: Primitives whose derivative a user may have written.
-CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -192,16 +191,6 @@ def least_precision(node: Node, graph: Graph) -> float:
         if primitive.name == "reduce_precision":
             found.append(2.0 ** -params["mantissa_bits"])
     return max(found, default=0.0)
-
-
-def equations_in(params: Mapping[str, Any]) -> Iterator[Any]:
-    """The equations of all programs in some params."""
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            program = getattr(item, "jaxpr", item)
-            for eqn in getattr(program, "eqns", ()):
-                yield eqn
-                yield from equations_in(eqn.params)
 
 
 def reduction_length(node: Node, graph: Graph) -> float:

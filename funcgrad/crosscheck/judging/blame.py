@@ -16,6 +16,7 @@ import numpy as np
 
 from funcgrad import _compat
 from funcgrad.crosscheck.compare import describe, is_inexact, relative_error, ulp_error
+from funcgrad.crosscheck.held import RUNS, closed
 from funcgrad.crosscheck.judging.judge import Judgement, judge
 from funcgrad.crosscheck.judging.second import second_order
 from funcgrad.crosscheck.judging.snippets import snippet
@@ -202,10 +203,8 @@ def _inside(node: Node, recording: Recording, cts: Cotangents, settings: Setting
     name, params = node.primitive.name, node.params
     operands = [v.value if isinstance(v, Literal) else recording.read(v) for v in node.operands]
     active = [flag and is_inexact(x) for flag, x in zip(node.active, operands, strict=True)]
-    if name in ("jit", "closed_call", "core_call", "checkpoint", "remat2", "remat"):
-        program = params.get("jaxpr", params.get("call_jaxpr"))
-        program = program if hasattr(program, "consts") else _compat.closed(program)
-        run = record_program(program, operands, active, str(params.get("name", name)))
+    if name in RUNS:
+        run = record_program(closed(params[RUNS[name]]), operands, active, str(params.get("name", name)))
         label = f"{name} `{params['name']}`" if "name" in params else name
         yield from judged_sweep(run, cts, settings, (*place, label), mapped)[0]
     elif not wrong:

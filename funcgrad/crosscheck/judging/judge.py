@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from funcgrad.crosscheck.compare import epsilon, is_inexact, numbers
+from funcgrad.crosscheck.held import CUSTOM
 from funcgrad.crosscheck.judging.digits import Lost, lost_digits
 from funcgrad.crosscheck.judging.evidence import Evidence, Index
 from funcgrad.crosscheck.judging.inner_products import disagrees, located, paired, stands_alone
@@ -25,7 +26,7 @@ from funcgrad.crosscheck.judging.verdicts import (
     without_digits,
 )
 from funcgrad.crosscheck.oracles import Answer, Float64Truth, JaxReverse, ManyDigits, Oracle, UnderVmap
-from funcgrad.crosscheck.problem import CUSTOM, Problem
+from funcgrad.crosscheck.problem import Problem
 from funcgrad.crosscheck.report import Verdict
 
 __all__ = ["Judgement", "judge"]
@@ -86,7 +87,8 @@ class Hearing:
     def _asks_for_truth(self) -> bool:
         """One operation's own rounding is no reason to ask; a program's is, and so are users' rules and silence."""
         problem = self.evidence.problem
-        return bool(problem.composite or problem.primitives & CUSTOM or self.evidence.theirs is None or self.suspects)
+        written_by_users = problem.primitives & CUSTOM.keys()
+        return bool(problem.composite or written_by_users or self.evidence.theirs is None or self.suspects)
 
     def _answer(self, oracle: Oracle) -> Answer | None:
         if isinstance(oracle, JaxReverse):

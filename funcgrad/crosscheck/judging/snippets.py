@@ -17,18 +17,17 @@ from jax import lax
 from jax.extend.core import Literal as JaxprLiteral
 from jax.extend.core import primitives
 
-from funcgrad import _compat
 from funcgrad.crosscheck.compare import is_inexact
+from funcgrad.crosscheck.held import CUSTOM, RUNS, closed
 from funcgrad.crosscheck.oracles import attempt
-from funcgrad.crosscheck.problem import CUSTOM, Problem, our_vjp
+from funcgrad.crosscheck.problem import Problem, our_vjp
 
 #: Arrays with more elements altogether are not written down.
 MOST_ELEMENTS = 400
 #: More operations make no snippet.
 MOST_OPERATIONS = 200
-#: Primitives that only run the program that they hold.
-_HELD = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
-         "checkpoint": "jaxpr", "remat2": "jaxpr"}
+#: Operations of which the program inside is written down.
+_HELD = RUNS | CUSTOM
 HEADER = ("import jax", "import jax.numpy as jnp", "import numpy as np",
           "from jax.extend.core import primitives as p", "", "import funcgrad", "", "nan, inf = np.nan, np.inf")
 
@@ -61,7 +60,7 @@ def _written(problem: Problem, position: int, index: tuple[int, ...], truth: com
     element = f"[{position}]" + (f"[{', '.join(map(str, index))}]" if index else "")
     seeds = f"[{', '.join(ct_names)}]"
     given = ", ".join(names)
-    if problem.primitives & CUSTOM:
+    if problem.primitives & CUSTOM.keys():
         rule = jax.make_jaxpr(lambda *x: our_vjp(problem.fun, x[: len(values)], x[len(values):]))(*values, *cts)
         lines += ["", "", *_function("rule", rule, [*names, *ct_names])]
         shown = [("the rule", f"rule({given}, {', '.join(ct_names)})"),
@@ -98,9 +97,7 @@ def _statements(jaxpr: Any, arguments: Sequence[str], body: list[str], counter: 
         operands = [read(atom) for atom in eqn.invars]
         name = eqn.primitive.name
         if name in _HELD:
-            program = eqn.params[_HELD[name]]
-            program = program if hasattr(program, "consts") else _compat.closed(program)
-            results = _statements(program, operands, body, counter)
+            results = _statements(closed(eqn.params[_HELD[name]]), operands, body, counter)
         else:
             if len(body) >= MOST_OPERATIONS:
                 raise Unwritable("a long program")
@@ -155,7 +152,7 @@ def literal(value: Any) -> str:
                           for v in value.invars)
         names = [f"a{i}" for i in range(len(value.invars))]
         body: list[str] = []
-        results = _statements(_compat.closed(value), names, body, [0])
+        results = _statements(closed(value), names, body, [0])
         if len(body) == 1 and len(results) == 1:
             expression = body[0].partition(" = ")[2]
             return f"jax.make_jaxpr(lambda {', '.join(names)}: {expression})({avals}).jaxpr"

@@ -14,13 +14,13 @@ from weakref import WeakKeyDictionary
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from funcgrad.crosscheck.held import CUSTOM
 from funcgrad.crosscheck.trusting import matches
 from funcgrad.graph import Graph
 
 _LISTENER: contextvars.ContextVar[list[Rule] | None] = contextvars.ContextVar("funcgrad custom rules", default=None)
 #: JAX's own rules are in the tables of our tests.
 _JAX = os.path.dirname(jax.__file__) + os.sep
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _rules_of(value: Any) -> tuple[Rule, ...]:
 
 
 def _rules_of_equation(eqn: Any) -> Iterator[Rule]:
-    if eqn.primitive.name in _CUSTOM:
+    if eqn.primitive.name in CUSTOM:
         about = eqn.params["call_jaxpr"].jaxpr.debug_info
         if not str(about.func_filename).startswith(_JAX):
             yield Rule(about.func_name, str(about.func_filename), int(about.func_lineno or 0))

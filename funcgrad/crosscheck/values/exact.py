@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from funcgrad import _compat
 from funcgrad.crosscheck.compare import is_inexact
+from funcgrad.crosscheck.held import CUSTOM, RUNS, closed
 from funcgrad.crosscheck.values.wide import double
 
 #: Enough to see a slope of 1e-308 beside a value of 1 with a step of 1e-30.
@@ -257,17 +257,13 @@ _OTHERS: dict[str, Callable[..., np.ndarray]] = {
 # ---- operations that hold programs ----
 
 
-def _closed(program: Any) -> Any:
-    return program if hasattr(program, "consts") else _compat.closed(program)
-
-
-def _called(args: list[np.ndarray], params: Any, run: Run) -> list[np.ndarray]:
-    return evaluate_exactly(_closed(params.get("jaxpr", params.get("call_jaxpr"))), args, run)
+def _called(param: str, args: list[np.ndarray], params: Any, run: Run) -> list[np.ndarray]:
+    return evaluate_exactly(closed(params[param]), args, run)
 
 
 def _branched(args: list[np.ndarray], params: Any, run: Run) -> list[np.ndarray]:
     branch = int(np.clip(int(args[0]), 0, len(params["branches"]) - 1))
-    return evaluate_exactly(_closed(params["branches"][branch]), args[1:], run)
+    return evaluate_exactly(closed(params["branches"][branch]), args[1:], run)
 
 
 def _looped(args: list[np.ndarray], params: Any, run: Run) -> list[np.ndarray]:
@@ -277,7 +273,7 @@ def _looped(args: list[np.ndarray], params: Any, run: Run) -> list[np.ndarray]:
     made = []
     for step in order:
         given = [*args[:consts], *carry, *(_boxed(x[step]) if x.dtype == object else x[step] for x in xs)]
-        results = evaluate_exactly(_closed(params["jaxpr"]), given, run)
+        results = evaluate_exactly(closed(params["jaxpr"]), given, run)
         carry = results[:carries]
         made.append(results[carries:])
     if not made:
@@ -287,5 +283,5 @@ def _looped(args: list[np.ndarray], params: Any, run: Run) -> list[np.ndarray]:
 
 
 _PROGRAMS: dict[str, Callable[..., list[np.ndarray]]] = {
-    "jit": _called, "closed_call": _called, "core_call": _called, "checkpoint": _called, "remat": _called,
-    "remat2": _called, "custom_jvp_call": _called, "custom_vjp_call": _called, "cond": _branched, "scan": _looped}
+    "cond": _branched, "scan": _looped,
+    **{name: functools.partial(_called, param) for name, param in (RUNS | CUSTOM).items()}}

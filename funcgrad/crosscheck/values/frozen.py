@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from funcgrad.crosscheck.problem import equations_in
+from funcgrad.crosscheck.held import equations_in
 from funcgrad.crosscheck.values.wide import NotWide
 
 Array = Any

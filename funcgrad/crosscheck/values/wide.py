@@ -19,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 from jax.extend.core import Literal as JaxprLiteral
 
 from funcgrad import _compat
+from funcgrad.crosscheck.held import CUSTOM, RUNS, closed
 from funcgrad.crosscheck.trusting import is_trusted
 from funcgrad.crosscheck.values.loops import MOST_STEPS, bounded, repeated, steps_taken
 from funcgrad.graph import Literal, Node
@@ -31,11 +32,7 @@ REJECTION_SAMPLERS = frozenset({"random_gamma"})
 #: Primitives that look at the bits of a float, or whose result is a matter of its dtype.
 _OWN_PRECISION = REJECTION_SAMPLERS | {"bitcast_convert_type", "nextafter", "random_gamma_grad"}
 #: Primitives that hold one program and do nothing but run it.
-_HELD = {
-    "jit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "checkpoint": "jaxpr", "remat": "jaxpr",
-    "remat2": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "eval_jaxpr": "jaxpr",
-    "composite": "jaxpr", "custom_lin": "jaxpr", "custom_vmap_call": "call",
-}
+_HELD = RUNS | CUSTOM | {"eval_jaxpr": "jaxpr", "composite": "jaxpr", "custom_lin": "jaxpr", "custom_vmap_call": "call"}
 
 
 class NotWide(Exception):
@@ -97,10 +94,10 @@ def run_wide(primitive: Primitive, params: dict[str, Any], args: Sequence[Array]
     if name == "while" and not params["cond_jaxpr"].out_avals[0].shape:
         return bounded(params, args, evaluate_wide, MOST_STEPS)[1:]
     if name in _HELD:
-        held = _closed(params[_HELD[name]])
+        held = closed(params[_HELD[name]])
         if name == "custom_vjp_call" and set(held.jaxpr.outvars) <= set(held.jaxpr.invars):
             raise NotWide("the identity has a custom rule only to change the gradient on purpose")
-        if name in ("custom_vjp_call", "custom_jvp_call") and is_trusted(held):
+        if name in CUSTOM and is_trusted(held):
             raise NotWide("a trusted rule differs from its primal body on purpose")
         return evaluate_wide(held, args)
     if name == "custom_linear_solve":
@@ -175,19 +172,15 @@ def wide_operand(operand: Any, values: dict[int, Any]) -> Any:
         operand, Literal) else values[operand]
 
 
-def _closed(jaxpr: Any) -> Any:
-    return jaxpr if hasattr(jaxpr, "consts") else _compat.closed(jaxpr)
-
-
 def _widened(key: str, value: Any) -> Any:
     """A param in double precision."""
     if isinstance(value, ClosedJaxpr):
         return _wide_program(value)
     if isinstance(value, Jaxpr):
-        closed = _wide_program(_compat.closed(value))
-        if closed.consts:
+        program = _wide_program(closed(value))
+        if program.consts:
             raise NotWide("a program in a param has constants")
-        return closed.jaxpr
+        return program.jaxpr
     if isinstance(value, tuple) and value and all(isinstance(item, ClosedJaxpr | Jaxpr) for item in value):
         return tuple(_widened(key, item) for item in value)
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
@@ -212,11 +205,11 @@ def _solve(args: Sequence[Array], *, const_lengths: Any, jaxprs: Any, **params: 
     ends = np.cumsum([int(length) for length in const_lengths])
     matrix, solver = list(args[: ends[0]]), list(args[ends[1] : ends[2]])
     b = list(args[ends[-1]:])
-    x = evaluate_wide(_closed(jaxprs.solve), [*solver, *b])
+    x = evaluate_wide(closed(jaxprs.solve), [*solver, *b])
     for _refinement in range(2):
-        product = evaluate_wide(_closed(jaxprs.matvec), [*matrix, *x[: len(b)]])
+        product = evaluate_wide(closed(jaxprs.matvec), [*matrix, *x[: len(b)]])
         residual = [jax.lax.sub(mine, theirs) for mine, theirs in zip(b, product, strict=True)]
-        correction = evaluate_wide(_closed(jaxprs.solve), [*solver, *residual])
+        correction = evaluate_wide(closed(jaxprs.solve), [*solver, *residual])
         x = [jax.lax.add(old, new) for old, new in zip(x, correction, strict=True)]
     return x
 

@@ -1,5 +1,7 @@
-"""Training runs, measurements, and the pages that they write. Nothing imports this package; it may import funcgrad,
-reference and the case table of the tests. Each line is a command, ``python -m experiments.NAME``:
+"""Training runs, measurements, and the pages that they write.
+
+Nothing imports this package; it may import funcgrad, reference and the case table of the tests. Each line below is a
+command, ``python -m experiments.NAME``; in parentheses what it is made of:
 
     two_layer                                      trains the classifier of README's main job
     bench                                          benchmarks beside `jax.grad` and other peers: docs/performance.md

@@ -512,3 +512,21 @@ def test_custom_rules_are_given_numbers_of_python() -> None:
     value, gradient = funcgrad.value_and_grad(lambda x: twice_(x) * jnp.ones((), jnp.bfloat16))(3.0)
     assert value.dtype == jnp.bfloat16 and gradient.dtype == jnp.float64
     np.testing.assert_allclose(gradient, math.cos(3.0))
+
+
+def test_linear_call_in_a_loop_forward_and_backward() -> None:
+    """What the program and its transpose close over is handed on by the loop."""
+    weights = jnp.arange(1.0, 4.0)
+
+    def f(x: Any) -> Any:
+        def step(carry: Any, y: Any) -> Any:
+            return linear_call(lambda _, x: x * weights, lambda _, ct: ct * weights, (), jnp.sin(carry)) * y, None
+
+        return jax.lax.scan(step, x, Y)[0]
+
+    def same(x: Any) -> Any:
+        return jax.lax.scan(lambda carry, y: (jnp.sin(carry) * weights * y, None), x, Y)[0]
+
+    close(funcgrad.jvp(f, (X,), (Y,)), jax.jvp(same, (X,), (Y,)))
+    close(*(second(grad, total(lambda x, y, fun=fun: fun(x) * y))(X, Y)
+            for grad, fun in ((funcgrad.grad, f), (jax.grad, same))))

@@ -14,11 +14,12 @@ import jax
 from jax.experimental.hijax import VJPHiPrimitive
 
 from funcgrad import _compat, _primitives
+from funcgrad.evaluation import evaluate
 from funcgrad.interning import intern_jaxpr
 from funcgrad.pullback import FlatPullback, add_cotangents, zeros_like_aval
 from funcgrad.registry import higher_order
 from funcgrad.rules.call import held_program_forward, is_zero, nothing_saveable
-from funcgrad.rules.staging import BodyKind, assemble, stage_forward
+from funcgrad.rules.staging import BodyKind, assemble, stage_backward, stage_forward
 
 Array = Any
 STATIC = {"static": True}
@@ -99,29 +100,38 @@ class LinearCallPullback:
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         full = [zeros_like_aval(aval) if ct is None else ct
                 for ct, aval in zip(cts, self.callee.out_avals, strict=True)]
-        linear = _primitives.linear_call_p.bind(
-            *self.constants, *self.residuals, *full, callee=self.transposed,
-            transpose_thunk=Thunk(self.callee, self.callee_constants), num_callee_consts=len(self.constants),
-            num_res=len(self.residuals))
+        fixed = (*self.callee_constants, *self.constants, *self.residuals)
+        static = (self.callee, self.transposed, len(self.callee_constants), len(self.constants))
+        avals, name = list(map(_compat.typeof, fixed)), self.callee.jaxpr.debug_info.func_name
+        tangents = self.callee.in_avals[len(self.callee_constants) + len(self.residuals):]
+        forward = stage_backward(run_callee, static, [*avals, *tangents], name).jaxpr
+        backward = stage_backward(run_transposed, static, [*avals, *map(_compat.typeof, full)], name).jaxpr
+        linear = _primitives.linear_call_p.bind(*fixed, *full, callee=backward, transpose_thunk=Thunk(forward),
+                                                num_callee_consts=0, num_res=len(fixed))
         rest = [None] * self.operands if self.of_rest is None else self.of_rest(cts)
         return [*rest[:self.operands - len(linear)], *linear]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+def run_callee(static: tuple, *args: Array) -> list[Array]:
+    """The program, from the constants of both, the residuals, and what it is linear in."""
+    callee, _, count, more = static
+    return evaluate(callee, [*args[:count], *args[count + more:]])
+
+
+def run_transposed(static: tuple, *args: Array) -> list[Array]:
+    """Its transpose, from the same and the cotangents."""
+    _, transposed, count, _ = static
+    return evaluate(transposed, args[count:])
+
+
+@dataclasses.dataclass(frozen=True)
 class Thunk:
-    """What `linear_call` asks for the transpose of its program."""
+    """What `linear_call` asks for the transpose of its program. No arrays: it is a part of staged programs."""
 
     jaxpr: Any
-    constants: tuple[Array, ...]
 
     def __call__(self) -> tuple[Any, tuple[Array, ...]]:
-        return self.jaxpr, self.constants
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Thunk) and hash(self) == hash(other)
-
-    def __hash__(self) -> int:
-        return hash((id(self.jaxpr), tuple(map(id, self.constants))))
+        return self.jaxpr, ()
 
 
 # ---- hijax: primitives with methods of their own ----

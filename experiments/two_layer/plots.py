@@ -20,11 +20,11 @@ from experiments.two_layer.datasets import Dataset
 from experiments.two_layer.model import Parameters
 from experiments.two_layer.views import HiddenView, PlaneView
 
-# Okabe and Ito's palette and two dark colours more, for the ten digits: it stays apart for colour-blind readers. Ten
-# colours and seven markers make 70 different classes.
-CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#661100",
+# Okabe and Ito's palette, its yellow darker on a light ground, and two dark colours more, for the ten digits: it stays
+# apart for colour-blind readers. Ten colours and seven markers make 70 different classes.
+CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B5A300", "#000000", "#661100",
                  "#332288")
-ON_DARK = {"#000000": "#FFFFFF", "#661100": "#A65628", "#332288": "#9B8CFF"}
+ON_DARK = {"#B5A300": "#F0E442", "#000000": "#FFFFFF", "#661100": "#A65628", "#332288": "#9B8CFF"}
 """What stands for the colours that cannot be seen on a dark ground."""
 MARKERS = "os^Dv<P"
 LINE_COLOUR = "#333333"
@@ -50,6 +50,8 @@ STYLE = {
     "savefig.facecolor": "white",
 }
 MAX_UNITS_DRAWN, UNITS_PER_BAND = 8, 4
+# Histograms of so many classes lie over each other, those of more stand in rows; so many rows have a name.
+OVERLAID_CLASSES, NAMED_ROWS = 3, 12
 UNITS_TITLE = "2  ReLU keeps one side of it"
 
 
@@ -277,12 +279,20 @@ def _draw_unit_histogram(axes: Axes, scene: Scene, unit: int, after: bool) -> No
     before = scene.on_train.preactivation[:, unit]
     bins = np.linspace(min(before.min(), 0.0), max(before.max(), 0.0) or 1.0, 31)
     values = np.maximum(before, 0.0) if after else before
-    for label in range(len(scene.data.class_names)):
+    names = scene.data.class_names
+    for label in range(len(names)):
         chosen = values[scene.data.train_labels == label]
-        axes.hist(chosen, bins=bins, color=_colour(label), alpha=0.45, density=True, histtype="stepfilled")
+        if len(names) <= OVERLAID_CLASSES:
+            axes.hist(chosen, bins=bins, color=_colour(label), alpha=0.45, density=True, histtype="stepfilled")
+        else:  # a row for each: more than a few, one over the other, mix to a brown
+            counts = np.histogram(chosen, bins)[0]
+            axes.stairs(counts / max(1, counts.max()) - label, bins, baseline=-label, color=_colour(label), fill=True)
     axes.axvline(0.0, color=LINE_COLOUR, linewidth=1.2)
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
+    if OVERLAID_CLASSES < len(names) <= NAMED_ROWS:
+        axes.set_yticks(0.3 - np.arange(len(names)), names, fontsize=6)
+        axes.tick_params(axis="y", length=0)
 
 
 def draw_unit_rows(figure: FigureBase, scene: Scene, units: np.ndarray, columns: int | None = None) -> None:
@@ -319,7 +329,8 @@ def _unit_legend(scene: Scene) -> str:
     if scene.data.train_features.shape[1] == 2:
         return f"{some}green: above 0, white: 0, purple: below 0"
     # Two lines where one would be wider than its place in the picture of the stages.
-    return some.replace("; ", "\n") + "how often each class (by colour) has a value; line: 0"
+    which = "by colour" if len(scene.data.class_names) <= OVERLAID_CLASSES else "a row each"
+    return some.replace("; ", "\n") + f"how often each class ({which}) has a value; line: 0"
 
 
 def training_figure(data: Dataset, curves: Curves) -> Figure:

@@ -101,6 +101,7 @@ function drawLines(now) {
   regions(pen, at, limits, now.winner);
   points(pen, at, data.plane.points, now.predicted);
   let outside = 0;
+  const named = [];
   now.lines.forEach((line, unit) => {
     const ends = clipped(line, limits);
     if (!ends) { outside++; return; }
@@ -114,10 +115,16 @@ function drawLines(now) {
     const tip = middle.map((v, i) => v + 14 * normal[i]);
     pen.beginPath(); pen.moveTo(...middle); pen.lineTo(...tip); pen.stroke();
     pen.beginPath(); pen.arc(...tip, 2.5, 0, 2 * Math.PI); pen.fillStyle = css("--ink"); pen.fill();
-    const spot = [ax + 0.12 * (unit % 4 + 1) * (bx - ax), ay + 0.12 * (unit % 4 + 1) * (by - ay)];
-    pen.font = "bold 12px system-ui, sans-serif"; pen.textAlign = "center";
-    pen.lineWidth = 3; pen.strokeStyle = css("--ground"); pen.strokeText(data.units[unit], ...spot); pen.fillText(data.units[unit], ...spot);
+    named.push([data.units[unit], (along) => [ax + along * (bx - ax), ay + along * (by - ay)]]);
   });
+  const taken = []; // a name stands on its line where no other name is
+  for (const [name, on] of named) {
+    const free = ([x, y]) => taken.every(([p, q]) => Math.abs(p - x) > 26 || Math.abs(q - y) > 13);
+    const spot = [0.12, 0.88, 0.24, 0.76, 0.36, 0.64, 0.06, 0.94, 0.18, 0.82, 0.3, 0.7].map(on).find(free) || on(0.5);
+    taken.push(spot);
+    pen.font = "bold 12px system-ui, sans-serif"; pen.textAlign = "center";
+    pen.lineWidth = 3; pen.strokeStyle = css("--ground"); pen.strokeText(name, ...spot); pen.fillText(name, ...spot);
+  }
   const notes = ["The dot is on the side where the unit is above 0. Ring: decided wrongly."];
   if (data.plane.note) notes.push(data.plane.note + ".");
   if (data.more) notes.push(`${data.more} more points are not drawn.`);

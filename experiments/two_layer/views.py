@@ -42,6 +42,8 @@ def limits_around(*clouds: np.ndarray) -> np.ndarray:
     points = np.concatenate(clouds)
     low, high = points.min(axis=0), points.max(axis=0)
     extent = np.where(high > low, high - low, 1.0)
+    # Near 1e17 so much more that the points of a grid differ.
+    extent = np.maximum(extent, 1e-9 * np.maximum(abs(low), abs(high)))
     return np.stack([low - MARGIN * extent, high + MARGIN * extent], axis=1)
 
 

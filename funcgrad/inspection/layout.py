@@ -15,6 +15,8 @@ from funcgrad.inspection.folding import Box, Folded
 
 #: Sweeps up and down in search of an order with few crossings.
 _SWEEPS = 6
+#: So many links enter a box side by side on their way to one thing in it; further ones share the last one's port.
+_PORTS = 24
 
 
 @dataclasses.dataclass
@@ -123,6 +125,7 @@ class _Builder:
         self.levels = [Level(i, parents[i]) if inside[i] else None for i in range(len(boxes))]
         self.found: list[dict[tuple[str, int], int]] = [{} for _ in boxes]
         self.edges: list[dict[tuple[int, int], None]] = [{} for _ in boxes]
+        self.ports: dict[tuple[int, tuple[str, int]], dict[int, int]] = {}
         numbers = {id(box): number for number, box in enumerate(boxes)}
         for level in self.levels:
             if level is not None:
@@ -163,8 +166,15 @@ class _Builder:
             way.append(self.edge(box, what, ("out", source)))
         way.append(self.edge(begin[-1][0], begin[-1][1], end[-1][1]))
         for box, what in reversed(end[:-1]):
-            way.append(self.edge(box, ("in", source), what))
+            way.append(self.edge(box, self.port(box, source, what), what))
         return way
+
+    def port(self, box: int, source: int, what: tuple[str, int]) -> tuple[str, int]:
+        """Where a link enters a box on its way to a thing in it."""
+        ports = self.ports.setdefault((box, what), {})
+        if source not in ports:
+            ports[source] = source if len(ports) < _PORTS else next(reversed(ports.values()))
+        return "in", ports[source]
 
     def edge(self, box: int, first: tuple[str, int], second: tuple[str, int]) -> Edge:
         """An edge of a level."""

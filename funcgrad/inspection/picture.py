@@ -41,7 +41,7 @@ def make_picture(folded: Folded, layout: Layout, limit: int, left_out: int) -> P
     """A picture with about `limit` things to be seen at first."""
     rows = [item_rows(item) for item in folded.items]
     sizes = {number: _size(lines) for number, lines in enumerate(rows)}
-    closed = [(max(CHARACTER * max(map(len, box_label(box))) + 24, 60.0), HEADER + LINE + 6) for box in layout.boxes]
+    closed = [(max(CHARACTER * max(map(len, box_label(box))) + 34, 60.0), HEADER + LINE + 6) for box in layout.boxes]
     note = f"{folded.root.size:,} operations"
     if left_out:
         note += f"; {left_out:,} that change nothing or that nobody reads are left out"

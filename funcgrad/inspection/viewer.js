@@ -226,6 +226,15 @@ function fit() {
   look();
 }
 
+function begin() { // what is too wide to be read begins where the program does; 0 shows the whole of it
+  fit();
+  if (eye.scale >= 0.3) return;
+  const boxes = Object.entries(placed.corners).filter(([number]) => number > 0).map(([, corner]) => corner);
+  const [x, y] = [...Object.values(placed.items), ...boxes].reduce((first, corner) => corner[1] < first[1] ? corner : first);
+  Object.assign(eye, {scale: 0.6, x: view.clientWidth / 2 - x * 0.6, y: 24 - y * 0.6});
+  look();
+}
+
 const fingers = new Map();
 view.addEventListener("wheel", (event) => {
   event.preventDefault();
@@ -379,5 +388,5 @@ document.addEventListener("keydown", (event) => {
 
 find("note").textContent = data.note;
 draw();
-fit();
+begin();
 window.addEventListener("resize", look);

@@ -9,8 +9,9 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from experiments.two_layer import datasets, model, plots
+from experiments.two_layer import datasets, model, plots, views
 
 
 def test_each_of_ten_classes_has_a_colour_of_its_own_on_light_and_on_dark() -> None:
@@ -22,6 +23,25 @@ def test_each_of_ten_classes_has_a_colour_of_its_own_on_light_and_on_dark() -> N
 def test_letters_that_no_font_has_are_told_once() -> None:
     assert plots.letters_without_a_glyph("Größe, длина, μ") == ""
     assert plots.letters_without_a_glyph("a\U00013000b\U00013000") == "\U00013000"
+
+
+def test_a_constant_column_of_large_numbers_has_a_grid_whose_points_differ() -> None:
+    for number in (0.0, 1e17, -3e30):
+        cloud = np.stack([np.full(5, number), np.arange(5.0)], axis=1)
+        for axis in views.grid(views.limits_around(cloud))[:2]:
+            assert np.all(np.diff(axis) > 0)
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_histograms_of_many_classes_stand_in_rows(classes: int) -> None:
+    data = datasets.load("digits" if classes == 10 else "wine", None, seed=0)
+    parameters = model.init(jax.random.key(0), data.train_features, 4, classes)
+    axes = Figure().subplots()
+    plots.draw_unit(axes, plots.make_scene(parameters, data), 0, after=False)
+    rows = classes if classes > plots.OVERLAID_CLASSES else 0
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(data.class_names)[:rows]
+    lows = {round(float(patch.get_path().vertices[:, 1].min())) for patch in axes.patches}
+    assert len(lows) == max(rows, 1)
 
 
 @pytest.mark.parametrize("name", ["digits", "spiral", "wine"])

@@ -134,6 +134,11 @@ def test_a_long_loop_is_one_block() -> None:
     assert drawing.picture.folded.root.size == 1000
 
 
+def test_many_links_into_one_box_do_not_make_it_wide() -> None:
+    picture = draw(make_graph(random_program(3000))(1.0, 2.0)).picture  # a block of sums reads a thousand values
+    assert place(picture.layout, picture.opened, picture.item_sizes, picture.closed_sizes).size[0] < 4000
+
+
 def test_texts_are_escaped_and_the_page_stands_alone() -> None:
     page = explain(lambda x: jnp.where(x < 3, x, 1.0) * 2)(2.0).draw().html
     assert "</script><" not in page.split('id="data">')[1].split("</script>")[0]

@@ -328,7 +328,7 @@ def test_the_users_errors_are_jaxs(mode: str) -> None:
         with pytest.raises(TypeError, match="real- or complex-valued inputs"):
             jax.grad(lambda n: n * 2.0)(3)
         with pytest.raises(ZeroDivisionError):
-            jax.grad(lambda x: x / (1 - 1) if False else 1 // 0)(1.0)
+            jax.grad(lambda x: x * (1 // 0))(1.0)
         with pytest.raises(TypeError):
             jax.grad(3)  # type: ignore[arg-type]
 

@@ -14,7 +14,6 @@ import pytest
 from jax import lax
 
 import funcgrad
-from experiments import strong_zeros as prices
 from funcgrad import strong_zeros
 from tests.cases.case import Case
 from tests.harness.products import Autodiff, first_order, make_problem
@@ -312,10 +311,3 @@ def test_the_page_gives_what_it_says() -> None:
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     failed, attempted = doctest.testfile(str(page), module_relative=False, optionflags=flags, encoding="utf-8")
     assert attempted and not failed
-
-
-@pytest.mark.slow
-def test_the_table_of_prices_is_that_of_the_present_code() -> None:
-    page = prices.PAGE.read_text(encoding="utf-8")
-    for name, program in prices.workloads().items():
-        assert f"| {name} | {prices.counts(*program)} | " in page

@@ -113,7 +113,7 @@ PROGRAMS: dict[str, tuple[Callable, tuple]] = {
 
 
 #: Whose second derivative takes seconds to compile.
-SLOW = {"in scan", "in cond", "in checkpoint", "solve transposed", "several results"}
+SLOW = {"in scan", "in cond", "in checkpoint", "in jit", "solve transposed", "several results", "partials"}
 CASES = [pytest.param(name, order, marks=[pytest.mark.slow] if order == 2 and name in SLOW else [])
          for name in PROGRAMS for order in (1, 2)]
 

@@ -200,7 +200,8 @@ def looped(length: int, reverse: bool):
 
 
 @pytest.mark.parametrize("length, reverse, limit", [
-    (100, False, 2_000), (97, True, 2_000), (64, True, 0), (100, False, 10**6), (3, False, 0)])
+    pytest.param(100, False, 2_000, marks=pytest.mark.slow), (97, True, 2_000),
+    pytest.param(64, True, 0, marks=pytest.mark.slow), (100, False, 10**6), (3, False, 0)])
 def test_a_loop_in_segments_has_the_same_gradient(length: int, reverse: bool, limit: int) -> None:
     fun, args = looped(length, reverse)
     expected = jax.jit(jax.grad(fun, (0, 1, 2)))(*args)

@@ -301,7 +301,7 @@ def assert_alike(given: Any, wanted: Any, rtol: float = 2e-5) -> None:
 
 
 #: What `make test` runs eagerly, batched and at order two; `make test-all` runs all.
-FAST = {written_and_read, added, scan_history, branches, inside_checkpoint}
+FAST = {written_and_read, scan_history, branches}
 ROWS = [pytest.param(f, id=f.__name__, marks=() if f in FAST else pytest.mark.slow) for f in PROGRAMS]
 
 

@@ -63,7 +63,7 @@ def test_merging_keeps_the_worst_and_counts_all():
     assert (merged.compared, merged.identical) == (3, 2)
 
 
-@pytest.mark.parametrize("scores", [1, 3])
+@pytest.mark.parametrize("scores", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_scale_bounds_the_gradient(scores):
     random = np.random.default_rng(0)
     features = jnp.asarray(random.normal(size=(40, 3)), jnp.float32)

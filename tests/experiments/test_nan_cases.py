@@ -17,7 +17,8 @@ BY_CASE = [pytest.param(case, id=case.function.__name__) for case in CASES]
 
 
 @pytest.mark.parametrize("case", BY_CASE)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow) if way in ("jit", "vmap") else way
+                                 for way in WAYS])
 def test_funcgrad_names_operation_line_and_place(case: Case, way: str) -> None:
     said = find(case, way)
     assert said == Said(operation=True, line=True, place=True if way in ("scan", "vmap") else None)

@@ -44,7 +44,7 @@ def test_histograms_of_many_classes_stand_in_rows(classes: int) -> None:
     assert len(lows) == max(rows, 1)
 
 
-@pytest.mark.parametrize("name", ["digits", "spiral", "wine"])
+@pytest.mark.parametrize("name", [pytest.param("digits", marks=pytest.mark.slow), "spiral", "wine"])
 def test_no_text_is_cut_at_the_edge_of_the_stages(name: str) -> None:
     data = datasets.load(name, None, seed=0)
     scores = model.score_count(len(data.class_names))

@@ -29,7 +29,9 @@ def accuracy_after_training(name, seed):
     return float(model.accuracy(model.forward(state.parameters, data.test_features).scores, data.test_labels))
 
 
-@pytest.mark.parametrize("name", datasets.NAMES)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if name in ("simple", "diag", "split", "wine") else name
+    for name in datasets.NAMES])
 def test_held_out_accuracy_with_the_default_settings(name):
     assert accuracy_after_training(name, seed=0) >= (0.93 if name == "digits" else 0.95)
 

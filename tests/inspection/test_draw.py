@@ -62,7 +62,8 @@ def assert_nothing_overlaps(drawing, opened=None) -> None:
                 assert x >= ox + ow or ox >= x + w or y >= oy + oh or oy >= y + h
 
 
-@pytest.mark.parametrize("name", sorted(flax_models.MODELS))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in ("cnn", "lstm") else name
+                                  for name in sorted(flax_models.MODELS)])
 def test_models_are_drawn_without_overlaps_open_and_closed(name: str) -> None:
     loss, params, batch = flax_models.build(name, jax.random.key(0))
     drawing = draw(make_graph(loss)(params, batch))

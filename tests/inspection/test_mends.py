@@ -71,7 +71,12 @@ def pasted(body: str, report: Nonfinite) -> str:
     return body.replace(line, f"{safe}\n    {line.replace(old[0], new)}")
 
 
-@pytest.mark.parametrize("name", LINES)
+#: Programs with loops, which take the longest.
+LOOPS = {name for name, (body, *_) in LINES.items() if "jax.lax." in body}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LOOPS else name
+                                  for name in LINES])
 def test_a_mend_works_when_it_is_pasted(name: str, tmp_path: Path) -> None:
     body, x, y, operation, index = LINES[name]
     report = funcgrad.find_nonfinite(loaded(tmp_path, "broken", body), x, y)

@@ -18,6 +18,7 @@ from jax.extend.core import Primitive
 
 from funcgrad import _compat
 from funcgrad.errors import shortened
+from funcgrad.watching import pulls_of
 
 Aval = Any
 
@@ -229,4 +230,5 @@ def _format_node(node: Node, typed: Any) -> str:
     hidden = f"  keeps {', '.join(map(typed, node.hidden))}" if node.hidden else ""
     operands = " ".join(map(_operand_name, node.operands))
     bracket = f"[{params}]" if params else ""
-    return f"  {outputs} = {node.primitive}{bracket} {operands}{hidden}  # {node.line}"
+    pulls = "".join(f"pull {operation}, " for _, operation in reversed(pulls_of(node.source)))
+    return f"  {outputs} = {node.primitive}{bracket} {operands}{hidden}  # {pulls}{node.line}"

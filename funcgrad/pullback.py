@@ -24,7 +24,7 @@ from funcgrad.registry import lookup
 from funcgrad.rule import MapClass, VJPRule
 from funcgrad.taps import Functions, taps_in_force
 from funcgrad.tracer import UNKNOWN, GraphTracer
-from funcgrad.watching import WATCHER, at_source
+from funcgrad.watching import WATCHER, pulling
 from funcgrad.zeros import strong_zeros, zeros_are_strong
 
 Array = Any
@@ -116,16 +116,17 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
     pending: dict[int, Array] = {}
     _accumulate(pending, graph.outputs, cts)
     detours = Detours(graph)
-    for node in reversed(graph.nodes):
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[index]
         # a user's cotangent of an output that reaches no input goes nowhere, as the plan assumes
         node_cts = [pending.pop(v, None) if flag else None
                     for v, flag in zip(node.outputs, node.out_active, strict=True)]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
-        with _compat.in_mesh(node.mesh), at_source(node.source):
+        with _compat.in_mesh(node.mesh), pulling(node.source, index, node.primitive):
             operands, contributions = _step(node, read, node_cts, detours)
-        _check(node, operands, graph, contributions)
-        _accumulate(pending, operands, contributions, node.active)
+            _check(node, operands, graph, contributions)
+            _accumulate(pending, operands, contributions, node.active)
     return [pending.get(v) if flag else None for v, flag in zip(graph.inputs, graph.active, strict=True)]
 
 

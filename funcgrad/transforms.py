@@ -28,7 +28,7 @@ from funcgrad.replanning import backward_as_planned
 from funcgrad.taps import Function, check_met, given_taps, taps_in_force
 from funcgrad.trees import canonical_argnums, named_after, split_arguments
 from funcgrad.vjp import Recording, record_call, tangents_of, vjp
-from funcgrad.watching import WATCHER
+from funcgrad.watching import UNHEARD, WATCHER
 from funcgrad.zeros import check_flag
 from funcgrad.zeros import strong_zeros as zeros_in_force
 
@@ -269,7 +269,8 @@ def make_graph(fun: Callable[..., Any], static_argnums: int | Sequence[int] = ()
         def traced(*values: Any) -> None:
             found.append(record_call(partial, values)[0].graph)
 
-        jax.eval_shape(traced, *chosen)
+        with WATCHER(UNHEARD):  # a gradient's own program has the lines of the function's
+            jax.eval_shape(traced, *chosen)
         return found[0]
 
     return graph_of

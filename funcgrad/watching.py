@@ -1,7 +1,8 @@
-"""Floor 0: who watches the transforms. Nobody does, unless `funcgrad.debug_nonfinite` says so."""
+"""Floor 0: who watches the transforms. Nobody does, unless a tool that looks inside a derivative says so."""
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,8 +14,38 @@ from jax.extend import source_info_util
 WATCHER = jax.make_user_context(None)
 
 
+class Unheard:
+    """A watcher that listens to nobody: while it is set, backward sweeps carry the lines of the forward pass."""
+
+    def swept(self, *args: Any) -> None:
+        """Nothing."""
+
+    def pulled(self, *args: Any) -> None:
+        """Nothing."""
+
+
+UNHEARD = Unheard()
+
+# How the name stack of an operation says that it is part of a backward step: the step's number, and what is pulled.
+_PULL = re.compile(r"pull\[(\d+)\] (.+)")
+
+
 def at_source(source: Any) -> AbstractContextManager:
     """While somebody watches, a context in which operations count as run from the line of `source`."""
     if WATCHER.value is None or source is None:
         return nullcontext()
     return source_info_util.user_context(source.traceback, name_stack=source.name_stack)
+
+
+def pulling(source: Any, index: int, operation: Any) -> AbstractContextManager:
+    """While somebody watches, a context in which operations count as the backward step of the one at `source`."""
+    if WATCHER.value is None or source is None:
+        return nullcontext()
+    return source_info_util.user_context(source.traceback,
+                                         name_stack=source.name_stack.extend(f"pull[{index}] {operation}"))
+
+
+def pulls_of(source: Any) -> list[tuple[int, str]]:
+    """The backward steps that an operation is part of, as (number, operation pulled); the innermost sweep's first."""
+    found = (_PULL.fullmatch(entry.name) for entry in getattr(getattr(source, "name_stack", None), "stack", ()))
+    return [(int(match[1]), match[2]) for match in found if match]

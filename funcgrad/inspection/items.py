@@ -64,7 +64,7 @@ class Item:
     @property
     def is_backward(self) -> bool:
         """Whether it belongs to the gradient's program, where a picture has both."""
-        return bool(self.scopes) and self.scopes[0].kind == "backward"
+        return any(scope.kind == "backward" for scope in self.scopes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import jax
 from funcgrad.graph import Graph, Node, Operand, value_name
 from funcgrad.inspection.frames import Frame, user_frames
 from funcgrad.inspection.values import format_number
+from funcgrad.watching import pulls_of
 
 #: Functions that call the function they are given.
 _TOOLS = frozenset({"find_nonfinite", "dead_paths", "vjp", "jvp", "hvp", "record_call"})
@@ -59,9 +60,9 @@ def _variables(graph: Graph) -> dict[int, str]:
     before: int | None = None
     for node in graph.nodes:
         frames = user_frames(node.source)
-        if before is not None and frames == previous:
+        if before is not None and frames == previous and not pulls_of(node.source):
             found.pop(before, None)
-        if len(node.outputs) == 1 and frames and frames[-1].variable:
+        if len(node.outputs) == 1 and frames and frames[-1].variable and not pulls_of(node.source):
             found[node.outputs[0]] = frames[-1].variable
         previous, before = frames, node.outputs[0] if node.outputs else None
     return found

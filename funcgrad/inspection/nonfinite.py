@@ -20,7 +20,7 @@ from funcgrad.inspection.origins import Program, Search, bad, host, is_elementwi
 from funcgrad.inspection.places import Line, Nonfinite, Place
 from funcgrad.inspection.replay import Inside
 from funcgrad.vjp import record_call
-from funcgrad.watching import WATCHER
+from funcgrad.watching import UNHEARD, WATCHER
 
 Array = Any
 
@@ -49,25 +49,12 @@ def find_nonfinite(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Nonfin
     check_function(fun, "find_nonfinite(f, x)")
     args, kwargs = numbers("find_nonfinite", (args, kwargs),
                            "; or use `with funcgrad.debug_nonfinite():` around the compiled call")
-    with WATCHER(_UNHEARD):
+    with WATCHER(UNHEARD):
         recording, _ = record_call(partial(fun, **kwargs) if kwargs else fun, args)
     seeds = [lax.full_like(out, 1) if carries_gradient(aval) else None
              for out, aval in zip(recording.outputs, recording.out_avals, strict=True)]
     name = getattr(fun, "__name__", type(fun).__name__)
     return report_of(search(Program.of(recording), seeds), name, argument_names(fun, args))
-
-
-class Unheard:
-    """A watcher that listens to nobody: while it is set, backward sweeps carry the lines of the forward pass."""
-
-    def swept(self, *args: Any) -> None:
-        """Nothing."""
-
-    def pulled(self, *args: Any) -> None:
-        """Nothing."""
-
-
-_UNHEARD = Unheard()
 
 
 def report_of(found: Search, name: str, arguments: Sequence[str], inside: tuple[Inside, ...] = (),

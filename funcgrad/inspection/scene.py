@@ -19,14 +19,21 @@ from funcgrad.inspection.naming import changes_nothing, operand_name, operation_
 from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import applied, backward_text, numbers_text
 from funcgrad.inspection.values import Summary
+from funcgrad.watching import pulls_of
 
-#: Operations that change nothing when shape and dtype stay the same; a picture leaves them out.
 _LONGEST_TITLE = 34
+#: The sides of a picture of both sweeps.
+_FORWARD = Scope("forward", "forward", "forward")
+_BACKWARD = Scope("backward", "backward, from below", "backward")
 
 
 @dataclasses.dataclass
 class _Program:
-    """A graph that is being spread out; `sources` says for each of its values which items it comes from."""
+    """A graph that is being spread out.
+
+    `sources` says for each of its values which items it comes from; `turn` is the first value of a backward sweep, None
+    where it has none.
+    """
 
     graph: Graph
     run: Run | None
@@ -34,13 +41,14 @@ class _Program:
     names: list[str]
     shared: int
     sources: dict[int, tuple[int, ...]]
+    turn: int | None = None
     position: int = 0
     pending: list[tuple[Graph, Run | None, str, Sequence[int]]] = dataclasses.field(default_factory=list)
 
     @property
     def is_backward(self) -> bool:
         """Whether it is part of the gradient's program."""
-        return bool(self.scopes) and self.scopes[0].kind == "backward"
+        return any(scope.kind == "backward" for scope in self.scopes)
 
 
 def build_scene(shown: Graph | Run, everything: bool = False, names: Sequence[str] = ()) -> Scene:
@@ -70,8 +78,8 @@ class _Builder:
     def spread(self, graph: Graph, run: Run | None, names: Sequence[str]) -> None:
         """All items of a program and of those inside it."""
         both = run is not None and any(step.pull for step in run.steps)
-        scopes = (Scope("forward", "forward", "forward"),) if both else ()
-        root = self.program(graph, run, scopes, list(run.names) if run else value_names(graph, names), {})
+        called = list(run.names) if run else value_names(graph, names)
+        root = self.program(graph, run, (_FORWARD,) if both else (), called, {})
         for number in graph.inputs:
             root.sources[number] = (self.leaf("input", root, number),)
         self.drain(root)
@@ -80,6 +88,18 @@ class _Builder:
                 self.items[item].output = True
         if both and run is not None:
             self.backward(root, run)
+        self.part()
+
+    def part(self) -> None:
+        """Which links cross from the function's program to the gradient's; the latter's own constants are there."""
+        readers: dict[int, list[int]] = {}
+        for link in self.links:
+            readers.setdefault(link.source, []).append(link.target)
+        for source, targets in readers.items():
+            if self.items[source].kind == "constant" and all(self.items[target].is_backward for target in targets):
+                self.items[source].scopes = (_BACKWARD,)
+        self.links = [dataclasses.replace(link, crosses=self.items[link.target].is_backward and not
+                                          self.items[link.source].is_backward) for link in self.links]
 
     def drain(self, program: _Program) -> None:
         """All items of a program and of those inside it."""
@@ -98,7 +118,6 @@ class _Builder:
 
     def backward(self, forward: _Program, run: Run) -> None:
         """The gradient's own program: each operation's backward step, in boxes as on the forward side."""
-        whole = Scope("backward", "backward, from below", "backward")
         for item in self.items:
             item.ct, item.backward = "", ()  # they are items of their own
         cts: dict[int, tuple[int, ...]] = {}
@@ -107,25 +126,20 @@ class _Builder:
             if seed is not None:
                 cts[number] = (len(self.items),)
                 self.items.append(Item("input", f"ct_{run.names[number]}", "seed", _type(run.graph.avals[number]),
-                                       _words(seed), scopes=(whole,)))
+                                       _words(seed), scopes=(_BACKWARD,)))
         for index in range(len(run.steps) - 1, -1, -1):
             pull = run.steps[index].pull
             if pull is not None:
-                self.pull(forward, run.graph.nodes[index], pull, whole, cts)
+                self.pull(forward, run.graph.nodes[index], pull, cts)
         for number in run.graph.inputs:
             for place in cts.get(number, ()):
                 self.items[place].output = True
-        self.links = [dataclasses.replace(link, crosses=self.items[link.source].is_backward !=
-                                          self.items[link.target].is_backward) for link in self.links]
 
-    def pull(self, forward: _Program, node: Node, pull: Pull, whole: Scope, cts: dict[int, tuple[int, ...]]) -> None:
+    def pull(self, forward: _Program, node: Node, pull: Pull, cts: dict[int, tuple[int, ...]]) -> None:
         """One backward step; where a cotangent has come already, a sum follows."""
-        frames = user_frames(node.source)
-        around = [dataclasses.replace(scope, offset=-scope.offset) for scope in _scopes(frames, forward)[1:]]
-        label = f"pull {operation_name(node)}"
         graph, first = pull.run.graph, len(self.items)
-        own = Scope(("pull", first), label, "pull", -frames[-1].offset if frames else 0)
-        program = self.program(graph, pull.run, (whole, *around, own), list(pull.run.names), {})
+        scopes = _pull_scopes(node, forward.shared, [(first, operation_name(node))])
+        program = self.program(graph, pull.run, scopes, list(pull.run.names), {})
         given = [forward.sources.get(v, ()) for v in pull.values] + [cts.get(v, ()) for v in pull.cts]
         program.sources.update(zip(graph.inputs, given, strict=True))
         targets = [node.operands[slot] for slot in pull.slots]
@@ -136,9 +150,9 @@ class _Builder:
         for output, target in zip(graph.outputs, targets, strict=True):
             arriving = program.sources.get(output, ()) if isinstance(output, int) else ()
             if isinstance(target, int):
-                cts[target] = self.summed(target, cts.get(target, ()), arriving, forward, (whole, *around))
+                cts[target] = self.summed(target, cts.get(target, ()), arriving, forward, scopes[:-1])
         for item in self.items[first:]:
-            item.line, item.offset, item.expression = node.line, own.offset, ""
+            item.line, item.offset, item.expression = node.line, scopes[-1].offset, ""
 
     def summed(self, target: int, before: tuple[int, ...], arriving: tuple[int, ...], forward: _Program,
                scopes: tuple[Scope, ...]) -> tuple[int, ...]:
@@ -158,7 +172,10 @@ class _Builder:
     def program(self, graph: Graph, run: Run | None, scopes: tuple[Scope, ...], names: list[str],
                 sources: dict[int, tuple[int, ...]]) -> _Program:
         """A program whose operations are to come."""
-        made = _Program(graph, run, scopes, names, _shared_prefix(graph), sources)
+        turn = None if any(scope.kind == "backward" for scope in scopes) else _turn(graph)
+        if turn is not None:
+            scopes = (*scopes, _FORWARD)
+        made = _Program(graph, run, scopes, names, _shared_prefix(graph), sources, turn)
         for number in graph.captured:
             made.sources[number] = (self.leaf("constant", made, number),)
         return made
@@ -198,15 +215,14 @@ class _Builder:
         predicate = node.operands[0]
         self.items.append(Item("op", "", "choose a branch", line=node.line, active=False, kept=True,
                                forward=f"choose a branch by {operand_name(predicate, program.names)}",
-                               scopes=_scopes(user_frames(node.source), program)))
+                               scopes=_scopes(node, program)))
         for source in program.sources.get(predicate, ()) if isinstance(predicate, int) else ():
             self.links.append(Link(source, len(self.items) - 1, 0, active=False))
 
     def operation(self, program: _Program, node: Node, step: Step | None) -> None:
         """The item of an operation and the links to its operands."""
-        frames = user_frames(node.source)
         number = len(self.items)
-        self.items.append(_item(node, step, program, frames))
+        self.items.append(_item(node, step, program))
         edges = step.edges if step else (None,) * len(node.operands)
         for slot, (operand, edge, active) in enumerate(zip(node.operands, edges, node.active, strict=True)):
             local = edge.partial if edge is not None else None
@@ -220,10 +236,9 @@ class _Builder:
         """Begin with a program inside the program on top."""
         outer = stack[-1]
         node = outer.graph.nodes[outer.position - 1]
-        frames = user_frames(node.source)
         key = (kind, outer.position, id(graph))
         label = kind if graph.name in ("", "<lambda>") or kind.endswith(graph.name) else f"{kind} {graph.name}"
-        scopes = _scopes(frames, outer) + (Scope(key, label, str(node.primitive)),)
+        scopes = _scopes(node, outer) + (Scope(key, label, str(node.primitive)),)
         made = self.program(graph, run, scopes, list(run.names) if run else value_names(graph), {})
         for number, position in zip(graph.inputs, operands, strict=True):
             operand = node.operands[position]
@@ -239,7 +254,8 @@ class _Builder:
                 outer.sources[number] = outer.sources[number] + inner.sources.get(value, ())
 
 
-def _item(node: Node, step: Step | None, program: _Program, frames: tuple[Frame, ...]) -> Item:
+def _item(node: Node, step: Step | None, program: _Program) -> Item:
+    frames, scopes = user_frames(node.source), _scopes(node, program)
     names = [operand_name(v, program.names) for v in node.operands]
     operation, out = operation_name(node), [program.names[v] for v in node.outputs]
     title = applied(operation, names)
@@ -247,13 +263,20 @@ def _item(node: Node, step: Step | None, program: _Program, frames: tuple[Frame,
     made = Item("op", ", ".join(out[:2]), title[:_LONGEST_TITLE],
                 _type(program.graph.avals[node.outputs[0]]) if node.outputs else "", line=node.line,
                 expression=frames[-1].expression if frames else "",
-                forward=f"{', '.join(out)} = {applied(operation, names)}", scopes=_scopes(frames, program),
+                forward=f"{', '.join(out)} = {applied(operation, names)}", scopes=scopes,
                 offset=frames[-1].offset if frames else 0,
                 active=any(node.active) or program.is_backward, operation=str(node.primitive))
-    if step is None:
+    if step is None and _FORWARD in program.scopes:
+        made.kept = not made.is_backward  # the function is shown, although its gradient may need only parts of it
+        made.offset = scopes[-1].offset if made.is_backward else made.offset
+    elif step is None:
         made.backward = tuple(f"ct_{name} += ∂{out[0]}/∂{name} · ct_{out[0]}" for name, flag in
                               zip(names, node.active, strict=True) if flag) if out else ()
-        return made
+    return made if step is None else _with_numbers(made, step, names)
+
+
+def _with_numbers(made: Item, step: Step, names: list[str]) -> Item:
+    """The item of an operation that has run."""
     renamed = _renamed(step, names)
     numbers = numbers_text(renamed)
     arithmetic = numbers or (f" = {step.values[0].text}" if step.values else "")
@@ -293,8 +316,25 @@ def _call_label(caller: Frame, frame: Frame) -> str:
     return f"{called}: {name}" if is_module and called and called.rsplit(".", 1)[-1] != name else name
 
 
-def _scopes(frames: tuple[Frame, ...], program: _Program) -> tuple[Scope, ...]:
-    return program.scopes + tuple(_call_scopes(frames)[program.shared:])
+def _scopes(node: Node, program: _Program) -> tuple[Scope, ...]:
+    """The boxes around an operation; where there is a backward sweep, what comes after it continues that side."""
+    if program.turn is None or not node.outputs or node.outputs[0] < program.turn:
+        return program.scopes + tuple(_call_scopes(user_frames(node.source))[program.shared:])
+    return program.scopes[:-1] + _pull_scopes(node, program.shared, pulls_of(node.source))
+
+
+def _pull_scopes(node: Node, shared: int, pulls: Sequence[tuple[int, str]]) -> tuple[Scope, ...]:
+    """The boxes around a backward step, which runs from below: the modules of what it pulls, and one of its own."""
+    frames = user_frames(node.source)
+    around = [dataclasses.replace(scope, offset=-scope.offset) for scope in _call_scopes(frames)[shared:]]
+    offset = -frames[-1].offset if frames else 0
+    own = [Scope(("pull", index), f"pull {operation}", "pull", offset) for index, operation in reversed(pulls)]
+    return _BACKWARD, *around, *own
+
+
+def _turn(graph: Graph) -> int | None:
+    """The first value that a recorded backward sweep computes, None where there is no sweep in a program."""
+    return next((node.outputs[0] for node in graph.nodes if node.outputs and pulls_of(node.source)), None)
 
 
 def _shared_prefix(graph: Graph) -> int:

@@ -2,12 +2,15 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
 
+import funcgrad
 from funcgrad.inspection import draw, explain
 from funcgrad.inspection.placement import place
 from funcgrad.transforms import make_graph
@@ -179,6 +182,35 @@ def test_the_gradient_s_own_program_stands_beside_the_function_s() -> None:
     placed = place(picture.layout, picture.opened, picture.item_sizes, picture.closed_sizes)
     at = {picture.folded.items[number].name: y for number, (_, y) in placed.items.items()}
     assert at["x"] < at["e"] and at["ct_e"] > at["ct_y"]  # down on one side, up on the other
+    assert_nothing_overlaps(drawing)
+
+
+def a_step(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x - 0.1 * funcgrad.grad(f)(x, y)
+
+
+@pytest.mark.parametrize("program", [funcgrad.grad(f), a_step, jax.jit(funcgrad.value_and_grad(f))],
+                         ids=["grad", "step", "jit"])
+def test_the_graph_of_a_program_that_takes_gradients_has_both_sides(program: Callable[..., Any]) -> None:
+    graph = make_graph(program)(2.0, 3.0)
+    drawing = draw(graph, names=("x", "y"))
+    assert "<unknown>" not in {item.line for item in drawing.picture.folded.items}
+    texts = visible_texts(drawing.svg)
+    for piece in ("forward", "backward", "pull mul", "c = x · y", "d = log(x)", "e = c + d"):  # nobody reads e
+        assert piece in texts
+    assert {item.is_backward for item in drawing.picture.folded.items if item.output} >= {True}
+    assert drawing.svg.count('class="crossing"') == (3 if program is a_step else 2)  # x, y; the step reads x again
+    assert_nothing_overlaps(drawing)
+
+
+def test_a_loop_and_its_backward_loop_stand_side_by_side() -> None:
+    def repeated(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda carry, _: (jnp.sin(carry) * x, None), x, None, length=5)[0]
+
+    drawing = draw(make_graph(funcgrad.grad(repeated))(2.0), names=("x",))
+    sides = {box.label: box.kind for box in drawing.picture.layout.boxes}
+    assert {"forward", "backward, from below", "pull scan"} <= sides.keys()
+    assert [label.startswith("scan ×5") for label in sides].count(True) == 2
     assert_nothing_overlaps(drawing)
 
 

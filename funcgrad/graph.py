@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
+from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.errors import shortened
@@ -121,6 +122,15 @@ class Node:
     def line(self) -> str:
         """``file.py:12 in `function``` of the user's code."""
         return _compat.source_line(self.source)
+
+    @property
+    def called(self) -> str:
+        """The operation as a person calls it: the primitive, or a function with a rule of its own by its name."""
+        if self.primitive not in (p.custom_jvp_call_p, p.custom_vjp_call_p):
+            return str(self.primitive)
+        program = self.params.get("call_jaxpr")
+        name = program.jaxpr.debug_info.func_name if program is not None else self.params.get("name")
+        return str(self.primitive) if name in (None, "<lambda>") else name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,7 +123,7 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
                     for v, flag in zip(node.outputs, node.out_active, strict=True)]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
-        with _compat.in_mesh(node.mesh), pulling(node.source, index, node.primitive):
+        with _compat.in_mesh(node.mesh), pulling(node, index):
             operands, contributions = _step(node, read, node_cts, detours)
             _check(node, operands, graph, contributions)
             _accumulate(pending, operands, contributions, node.active)

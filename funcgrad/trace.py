@@ -253,8 +253,8 @@ class GraphTrace(Trace):
             outputs, pullback = forward(active, *values, **params)
         avals = list(map(_compat.typeof, outputs))
         results = [UNKNOWN if flag else output for flag, output in zip(flags, outputs, strict=False)]
-        operands = list(map(self.operand, args))
-        tracers = self._record(primitive, params if rerunnable else {}, operands, active, results, avals,
+        operands, noted = list(map(self.operand, args)), params if rerunnable else _name_alone(params)
+        tracers = self._record(primitive, noted, operands, active, results, avals,
                                getattr(pullback, "out_active", None))
         self._attach(pullback, values, operands, outputs, tracers, rerunnable)
         return tracers
@@ -327,8 +327,13 @@ class GraphTrace(Trace):
             results = self._bind(primitive, lowered, bound)
         if not any(map(self.owns, args)):
             return results
-        return self._record(primitive, params if rerunnable else {}, list(map(self.operand, args)),
+        return self._record(primitive, params if rerunnable else _name_alone(params), list(map(self.operand, args)),
                             (False,) * len(args), results, list(map(_compat.typeof, results)), rerunnable=rerunnable)
+
+
+def _name_alone(params: dict) -> dict:
+    """What is noted of a function that runs once, here and now: what the user calls it."""
+    return {"name": params["subfuns"][0].debug_info.func_name} if "subfuns" in params else {}
 
 
 def is_transposed(args: Sequence[Value]) -> bool:

@@ -37,12 +37,12 @@ def at_source(source: Any) -> AbstractContextManager:
     return source_info_util.user_context(source.traceback, name_stack=source.name_stack)
 
 
-def pulling(source: Any, index: int, operation: Any) -> AbstractContextManager:
-    """While somebody watches, a context in which operations count as the backward step of the one at `source`."""
-    if WATCHER.value is None or source is None:
+def pulling(node: Any, index: int) -> AbstractContextManager:
+    """While somebody watches, a context in which operations count as the backward step of a graph's node."""
+    if WATCHER.value is None or node.source is None:
         return nullcontext()
-    return source_info_util.user_context(source.traceback,
-                                         name_stack=source.name_stack.extend(f"pull[{index}] {operation}"))
+    stack = node.source.name_stack.extend(f"pull[{index}] {node.called}")
+    return source_info_util.user_context(node.source.traceback, name_stack=stack)
 
 
 def pulls_of(source: Any) -> list[tuple[int, str]]:

@@ -77,12 +77,13 @@ def operand_name(operand: Operand, names: Sequence[str]) -> str:
 
 def operation_name(node: Node) -> str:
     """The primitive's name, and what an inner program is called."""
+    if node.called != str(node.primitive):
+        return node.called
+    frames = () if node.rerunnable else user_frames(node.source)
+    called = _called(frames[-1].expression) if frames else ""
+    if called:  # a function without a name, with a rule of the user's own
+        return called
     name = node.params.get("name")
-    if not node.rerunnable:  # a function with a rule of the user's own
-        frames = user_frames(node.source)
-        name = _called(frames[-1].expression) if frames else ""
-        if name:
-            return name
     if str(node.primitive) == "integer_pow":
         name = str(node.params["y"])
     return f"{node.primitive} {name}" if isinstance(name, str) and name else str(node.primitive)

@@ -160,3 +160,14 @@ def test_what_has_nothing_to_differentiate_says_so() -> None:
 def test_import_funcgrad_imports_nothing_of_it() -> None:
     program = "import sys, funcgrad; assert not any(m.startswith('funcgrad.inspection') for m in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_function_with_a_rule_of_its_own_is_called_by_its_name_wherever_it_stands() -> None:
+    def layers(x: jax.Array) -> jax.Array:
+        for layer in (jnp.sin, jax.nn.relu):
+            x = layer(x)
+        return x
+
+    assert [step.operation for step in explain(layers)(1.0).steps] == ["sin", "relu"]
+    compiled = explain(jax.jit(layers))(1.0).steps[0].inner
+    assert compiled is not None and [step.operation for step in compiled.steps] == ["sin", "relu"]

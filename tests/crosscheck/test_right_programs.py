@@ -217,8 +217,8 @@ OPTAX: dict[str, Any] = {f"optax {name}": (fun, A) for name, fun in {
     "focal": lambda a: optax.sigmoid_focal_loss(a, (A > 0) * 1.0).mean(),
     "divergence": lambda a: optax.kl_divergence(jax.nn.log_softmax(a), jax.nn.softmax(A[::-1])).mean(),
     "ctc": lambda a: optax.ctc_loss(a[None], jnp.zeros((1, 4)), jnp.array([[1, 2]]), jnp.zeros((1, 2))).mean(),
-    "triplet": lambda a: optax.triplet_margin_loss(a, A[::-1], A * 2).mean(),
-    "ranking": lambda a: optax.ranking_softmax_loss(a, jnp.abs(A)).mean(),
+    "triplet": lambda a: optax.losses.triplet_margin_loss(a, A[::-1], A * 2).mean(),
+    "ranking": lambda a: optax.losses.ranking_softmax_loss(a, jnp.abs(A)).mean(),
     "simplex": lambda a: jnp.sum(optax.projections.projection_simplex(a[0]) * N),
 }.items()}
 PROGRAMS = NORMS | ATTENTION | LOOPS | ALGEBRA | CHOICES | SIGNALS | SCALARS | OPTAX

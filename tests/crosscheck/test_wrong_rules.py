@@ -113,9 +113,9 @@ MISTAKES: dict[str, Wrong] = {
     "in_a_switch": cube_wrong(lambda rule: lambda x: lax.switch(
         1, [jnp.sum, lambda x: jnp.sum(rule(x)), lambda x: jnp.sum(-x)], x), "cond branch 1"),
     "in_a_loop": cube_wrong(in_a_loop, "scan step"),
-    "in_jit_and_vmap": cube_wrong(lambda rule: jax.jit(lambda x: jnp.sum(jax.vmap(lambda v: jnp.tanh(rule(v)))(x)))),
-    "in_checkpoint": cube_wrong(lambda rule: lambda x: jnp.sum(jax.checkpoint(lambda v: jnp.tanh(rule(v)))(x))),
-    "in_map": cube_wrong(lambda rule: lambda x: jnp.sum(lax.map(lambda v: jnp.tanh(rule(v)), x)), "scan step"),
+    "in_jit_and_vmap": cube_wrong(lambda rule: jax.jit(lambda x: jnp.sum(jax.vmap(lambda v: jnp.sin(rule(v)))(x)))),
+    "in_checkpoint": cube_wrong(lambda rule: lambda x: jnp.sum(jax.checkpoint(lambda v: jnp.sin(rule(v)))(x))),
+    "in_map": cube_wrong(lambda rule: lambda x: jnp.sum(lax.map(lambda v: jnp.sin(rule(v)), x)), "scan step"),
     "softmax_not_normalized": Wrong(jax.nn.logsumexp, lambda args, ct: (ct * jnp.exp(args[0] - jnp.max(args[0])),),
                                     around=lambda rule: lambda x: rule(x) * 2),
     "softmax_diagonal": Wrong(lambda x: jax.nn.softmax(x), lambda args, ct: (

@@ -61,7 +61,7 @@ def test_right_programs_raise_no_alarm() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_many_right_programs_raise_no_alarm(order: int) -> None:
-    found = tally(3000 if order == 1 else 600, order=order)
+    found = tally(6000, order=order)
     assert found.reports >= (len(PROGRAMS) if order == 1 else 5)
     assert not found.alarms, "\n".join(found.alarms)
 

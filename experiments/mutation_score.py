@@ -276,6 +276,7 @@ def main() -> None:
     """Print the score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutants", type=int, default=10**9, help="at most so many, spread over the table")
+    parser.add_argument("--kind", choices=ALL_KINDS, help="only mutants of this kind")
     parser.add_argument("--shard", type=int, default=0)
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after so many seconds")
@@ -287,7 +288,7 @@ def main() -> None:
         print("\n".join(restored(entries).lines()))
         return
     jax.config.update("jax_platforms", "cpu")
-    chosen = list(mutants())
+    chosen = [mutant for mutant in mutants() if options.kind in (None, mutant.kind)]
     chosen = chosen[:: max(1, len(chosen) // options.mutants)]
     first, last = (len(chosen) * k // options.shards for k in (options.shard, options.shard + 1))
     found = score(chosen[first:last], options.seconds, progress=True)

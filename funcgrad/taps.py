@@ -32,7 +32,13 @@ _TAPS = jax.make_user_context(())
 
 
 class Tapped(NamedTuple):
-    """What passed a tap: the value, and the cotangent as it arrived, before a function of `taps` had it."""
+    """What passed a tap: the value, and the cotangent as it arrived, before a function of `taps` had it.
+
+    >>> import funcgrad
+    >>> _, _, taps = funcgrad.value_and_grad(lambda x: 3.0 * tap(x, "x"), return_taps=True)(2.0)
+    >>> tuple(map(float, taps["x"]))
+    (2.0, 3.0)
+    """
 
     value: Array
     cotangent: Array

@@ -151,11 +151,12 @@ class _Check:
         problem: Problem | None = whole_problem(recording, self.flat, cts, found)
         rows: list[Row] = []
         for order in range(1, self.settings.order + 1):
-            problem = problem if order == 1 or problem is None else second_order(problem, self.settings.seed)
+            if problem is not None and order > 1:
+                problem = second_order(problem, self.settings.seed, refuted=any(row.failing for row in rows))
             if problem is None:
                 break
             rows += self._judged(problem, recording, order)
-            if any(row.failing for row in rows):
+            if any(row.failing and row.subject != "jax" for row in rows):
                 break
         return rows
 

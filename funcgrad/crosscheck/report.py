@@ -65,6 +65,11 @@ class Row:
       snippet: a Python program that shows the row by itself; empty where there is none.
       reason: one sentence in words.
       elements: how many numbers were judged.
+
+    >>> import funcgrad, jax.numpy as jnp
+    >>> row = funcgrad.check(jnp.sin, 0.5).rows[0]
+    >>> row.name, row.verdict.value, row.oracle
+    ('sin', 'match', 'jax.vjp')
     """
 
     verdict: Verdict

@@ -82,6 +82,15 @@ def draw(shown: Graph | Run, *, limit: int = 60, everything: bool = False,
     Raises:
       TypeError: when it is neither.
       ValueError: when there are not as many names as inputs.
+
+    >>> from funcgrad import make_graph
+    >>> print(draw(make_graph(lambda x, y: x * y)(2.0, 3.0), names=("x", "y")).mermaid)
+    flowchart TD
+      n0["x<br/>f32#91;#93;"]
+      n1["y<br/>f32#91;#93;"]
+      n2["c = x · y<br/>f32#91;#93;"]
+      n0 --> n2
+      n1 --> n2
     """
     if not isinstance(shown, Graph | Run):
         raise TypeError(f"draw takes what `make_graph` or `explain` gave, but was given {shown!r}.\n"

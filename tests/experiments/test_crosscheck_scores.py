@@ -58,6 +58,11 @@ def test_right_programs_raise_no_alarm() -> None:
     assert not found.alarms, found.alarms
 
 
+def test_a_fault_of_order_two_is_caught_where_jax_is_wrong_at_order_one() -> None:
+    (mutant,) = (m for m in mutants() if (m.primitive, m.kind) == ("sign", "second order"))
+    check_score(score([mutant]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_many_right_programs_raise_no_alarm(order: int) -> None:

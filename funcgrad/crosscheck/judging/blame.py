@@ -121,13 +121,14 @@ def judged_step(node: Node, recording: Recording, cts: Cotangents, settings: Set
 
 
 def _rows(problem: Problem, node: Node, place: Place, settings: Settings, mapped: bool) -> list[Row]:
-    """An operation's own rows; of order 2 only where order 1 is right."""
+    """An operation's own rows; of order 2 only where ours of order 1 are right."""
     moving = active_positions(node)
-    rows = []
+    rows: list[Row] = []
     for order, current in ((1, problem), (2, None)):
         if order > settings.order:
             break
-        current = second_order(problem, settings.seed) if current is None else current
+        if current is None:
+            current = second_order(problem, settings.seed, refuted=any(row.failing for row in rows))
         if current is None:
             break
         for judgement in judge(current, settings.oracles, settings.tolerance, settings.seed):
@@ -137,7 +138,7 @@ def _rows(problem: Problem, node: Node, place: Place, settings: Settings, mapped
             if mapped and judgement.index and judgement.verdict in (Verdict.WRONG, Verdict.NONFINITE):
                 at = (*place, f"vmap index {judgement.index[0]}")
             rows.append(row_of(judgement, current, what, at, order, node))
-        if any(row.failing for row in rows):
+        if any(row.failing and row.subject != "jax" for row in rows):
             break
     return rows
 

@@ -19,10 +19,11 @@ Array = Any
 IMPLICIT = frozenset({"custom_linear_solve"})
 
 
-def second_order(problem: Problem, seed: int) -> Problem | None:
+def second_order(problem: Problem, seed: int, refuted: bool = False) -> Problem | None:
     """The problem of differentiating ``(values, cts) -> cotangents`` with random cotangents; None where JAX cannot.
 
-    funcgrad's answer is its vjp of its vjp: it differentiates the rules themselves.
+    funcgrad's answer is its vjp of its vjp: it differentiates the rules themselves. Where JAX's first order is
+    `refuted` or missing, the truth is what differences of ours say, which was judged before.
     """
     count = len(problem.values)
     inputs = (*problem.values, *problem.cts)
@@ -39,8 +40,7 @@ def second_order(problem: Problem, seed: int) -> Problem | None:
         with double():
             return jax_vjp(problem.wide, list(map(widen, problem.values)), list(map(widen, problem.cts)))
 
-    # Where JAX has no rule, the first order is ours, which was judged before; its differences judge the second.
-    first = jax_vjp if attempt(exact) is not None else our_vjp
+    first = our_vjp if refuted or attempt(exact) is None else jax_vjp
 
     def wide(*x: Array) -> list[Array]:
         return first(problem.wide, x[:count], x[count:])

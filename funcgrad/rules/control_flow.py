@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
@@ -27,6 +26,7 @@ from funcgrad.rules.staging import (
     spread,
     stage_backward,
     stage_forward,
+    strong,
 )
 
 Array = Any
@@ -268,13 +268,7 @@ def run_branch(spec: tuple, *operands: Array) -> list[Array]:
     results = jax.core.eval_jaxpr(held.jaxpr.jaxpr, held.jaxpr.consts, *operands)
     own = dict(zip(place, results[count:], strict=True))
     filled = [own[i] if i in own else _compat.zeros_like_aval(aval) for i, aval in enumerate(slots)]
-    filled = [_strong(value, aval) for value, aval in zip(filled, slots, strict=True)]
-    return [*results[:count], *filled]
-
-
-def _strong(value: Array, aval: Any) -> Array:
-    """Without weak type, so that all branches give one type."""
-    return lax.convert_element_type(value, aval.dtype) if _compat.is_weakly_typed(value) else value
+    return [*results[:count], *map(strong, filled)]
 
 
 @jax.tree_util.register_dataclass
@@ -327,7 +321,7 @@ def pull_branch(spec: tuple, *args: Array) -> list[Array]:
     ordered = tuple(residuals[i] for i in range(len(branch.plan.saved)))
     cts = FlatPullback(branch.graph, branch.plan, ordered)(spread(ct_values, given, len(branch.graph.outputs)))
     return [
-        _strong(zeros_like_aval(branch.graph.avals[i]) if ct is None else ct, branch.graph.avals[i])
+        strong(zeros_like_aval(branch.graph.avals[i]) if ct is None else ct)
         for i, (ct, flag) in enumerate(zip(cts, branch.graph.active, strict=True)) if flag
     ]
 

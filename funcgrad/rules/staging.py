@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from jax import lax
 from jax.extend.core import ClosedJaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
 
@@ -243,3 +244,8 @@ def spread(values: Sequence[Array], indices: Sequence[int], count: int) -> list[
     for index, value in zip(indices, values, strict=True):
         full[index] = value
     return full
+
+
+def strong(value: Array) -> Array:
+    """Without weak type: all branches give one type, and a loop's carry has one throughout."""
+    return lax.convert_element_type(value, value.dtype) if _compat.is_weakly_typed(value) else value

@@ -12,13 +12,13 @@ from jax import lax
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
-from funcgrad.evaluation import evaluate
 from funcgrad.graph import Node, carries_gradient
 from funcgrad.inspection.arguments import check_function
 from funcgrad.inspection.drawing import Drawing, draw
 from funcgrad.inspection.frames import user_frames
 from funcgrad.inspection.naming import argument_names, operand_name, operation_name, readable, value_names
 from funcgrad.inspection.places import Line
+from funcgrad.inspection.replay import record_inside
 from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import html, plain_text, print_run, rich_text
 from funcgrad.inspection.values import Summary, summarize
@@ -219,7 +219,7 @@ def _inner(node: Node, recording: Recording, kept: Walk) -> Explanation | None:
     if found is None:
         return None
     jaxpr, operands, active = found
-    body = record(lambda *args: evaluate(jaxpr, args), operands, active, name=jaxpr.jaxpr.debug_info.func_name)
+    body = record_inside(node, jaxpr, operands, active)
     arguments = readable(jaxpr.jaxpr.debug_info.arg_names or ())
     return explain_recording(body, [kept.cts[v] for v in node.outputs], arguments)[0]
 

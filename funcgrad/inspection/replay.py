@@ -24,7 +24,8 @@ from funcgrad.inspection.frames import is_users
 from funcgrad.inspection.naming import own_pullback
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.rules.control_flow import ScanPullback
-from funcgrad.rules.while_pullback import Loop, WhilePullback, strong
+from funcgrad.rules.staging import strong
+from funcgrad.rules.while_pullback import Loop, WhilePullback
 from funcgrad.vjp import Recording, record
 
 Array = Any

@@ -32,7 +32,7 @@ class _Program:
     """A graph that is being spread out.
 
     `sources` says for each of its values which items it comes from; `turn` is the first value of a backward sweep, None
-    where it has none.
+    where it has none; `caller` is the line that runs it, which counts for operations without one of the user's.
     """
 
     graph: Graph
@@ -42,6 +42,7 @@ class _Program:
     shared: int
     sources: dict[int, tuple[int, ...]]
     turn: int | None = None
+    caller: str = ""
     position: int = 0
     pending: list[tuple[Graph, Run | None, str, Sequence[int]]] = dataclasses.field(default_factory=list)
 
@@ -213,7 +214,7 @@ class _Builder:
     def choice(self, program: _Program, node: Node) -> None:
         """What the index of a `cond` goes into."""
         predicate = node.operands[0]
-        self.items.append(Item("op", "", "choose a branch", line=node.line, active=False, kept=True,
+        self.items.append(Item("op", "", "choose a branch", line=_line(node, program), active=False, kept=True,
                                forward=f"choose a branch by {operand_name(predicate, program.names)}",
                                scopes=_scopes(node, program)))
         for source in program.sources.get(predicate, ()) if isinstance(predicate, int) else ():
@@ -240,6 +241,7 @@ class _Builder:
         label = kind if graph.name in ("", "<lambda>") or kind.endswith(graph.name) else f"{kind} {graph.name}"
         scopes = _scopes(node, outer) + (Scope(key, label, str(node.primitive)),)
         made = self.program(graph, run, scopes, list(run.names) if run else value_names(graph), {})
+        made.caller = _line(node, outer)
         for number, position in zip(graph.inputs, operands, strict=True):
             operand = node.operands[position]
             made.sources[number] = outer.sources.get(operand, ()) if isinstance(operand, int) else ()
@@ -261,7 +263,7 @@ def _item(node: Node, step: Step | None, program: _Program) -> Item:
     title = applied(operation, names)
     title = title if len(title) <= _LONGEST_TITLE and len(names) <= 2 else operation
     made = Item("op", ", ".join(out[:2]), title[:_LONGEST_TITLE],
-                _type(program.graph.avals[node.outputs[0]]) if node.outputs else "", line=node.line,
+                _type(program.graph.avals[node.outputs[0]]) if node.outputs else "", line=_line(node, program),
                 expression=frames[-1].expression if frames else "",
                 forward=f"{', '.join(out)} = {applied(operation, names)}", scopes=scopes,
                 offset=frames[-1].offset if frames else 0,
@@ -299,6 +301,10 @@ def _words(summary: Summary | None) -> str:
 
 def _type(aval: Any) -> str:
     return aval.str_short(short_dtypes=True)
+
+
+def _line(node: Node, program: _Program) -> str:
+    return program.caller if program.caller and not user_frames(node.source) else node.line
 
 
 # ---- scopes ----

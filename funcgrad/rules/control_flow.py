@@ -268,7 +268,7 @@ def run_branch(spec: tuple, *operands: Array) -> list[Array]:
     results = jax.core.eval_jaxpr(held.jaxpr.jaxpr, held.jaxpr.consts, *operands)
     own = dict(zip(place, results[count:], strict=True))
     filled = [own[i] if i in own else _compat.zeros_like_aval(aval) for i, aval in enumerate(slots)]
-    return [*results[:count], *map(strong, filled)]
+    return [*results[:count], *strong(filled)]
 
 
 @jax.tree_util.register_dataclass
@@ -304,7 +304,7 @@ class CondPullback:
         return [None, *spread(results, reached, len(first.inputs))]
 
 
-def pull_branch(spec: tuple, *args: Array) -> list[Array]:
+def pull_branch(spec: tuple, *args: Array) -> tuple[Array, ...]:
     """The pullback of one branch; zeros for the operands that it does not reach."""
     cond, number, inputs, outputs, constant_counts, given = spec
     branch = cond.branches[number]
@@ -320,10 +320,10 @@ def pull_branch(spec: tuple, *args: Array) -> list[Array]:
     residuals |= dict(zip(branch.layout.constants, constants, strict=True))
     ordered = tuple(residuals[i] for i in range(len(branch.plan.saved)))
     cts = FlatPullback(branch.graph, branch.plan, ordered)(spread(ct_values, given, len(branch.graph.outputs)))
-    return [
-        strong(zeros_like_aval(branch.graph.avals[i]) if ct is None else ct)
+    return strong([
+        zeros_like_aval(branch.graph.avals[i]) if ct is None else ct
         for i, (ct, flag) in enumerate(zip(cts, branch.graph.active, strict=True)) if flag
-    ]
+    ])
 
 
 higher_order(p.cond_p, cond_forward)

@@ -246,6 +246,6 @@ def spread(values: Sequence[Array], indices: Sequence[int], count: int) -> list[
     return full
 
 
-def strong(value: Array) -> Array:
-    """Without weak type: all branches give one type, and a loop's carry has one throughout."""
-    return lax.convert_element_type(value, value.dtype) if _compat.is_weakly_typed(value) else value
+def strong(values: Sequence[Array]) -> tuple[Array, ...]:
+    """Without weak types: all branches give one type, and a loop's carry has one throughout."""
+    return tuple(lax.convert_element_type(x, x.dtype) if _compat.is_weakly_typed(x) else x for x in values)

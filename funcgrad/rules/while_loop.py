@@ -213,7 +213,7 @@ def run_forward(spec: WhileSpec, *operands: Array) -> list[Array]:
 
     def step(state: tuple) -> tuple:
         _, xs, count = state
-        xs = tuple(map(strong, evaluate(loop.body.jaxpr, [*consts, *xs])))
+        xs = strong(evaluate(loop.body.jaxpr, [*consts, *xs]))
         return goes_on(xs), xs, plus(count, 1)
 
     def segment(state: tuple) -> tuple:
@@ -229,7 +229,7 @@ def run_forward(spec: WhileSpec, *operands: Array) -> list[Array]:
                                           (alive, xs, count))
         return alive, xs, count, stride, marks, buffers
 
-    first = tuple(map(strong, operands[loop.first:]))
+    first = strong(operands[loop.first:])
     state = (goes_on(first), first, np.int32(0), np.int32(1), lax.full((spec.slots,), -1, np.int32),
              empty_buffers([first[i] for i in spec.kept], spec.slots))
     _, xs, count, stride, marks, buffers = lax.while_loop(lambda state: state[0], segment, state)

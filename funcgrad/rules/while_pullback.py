@@ -189,7 +189,7 @@ class Iteration:
         """The kept carries after one more iteration."""
         values = dict(self.consts)
         values |= {i + self.spec.loop.num_consts: x for i, x in zip(self.spec.kept, xs, strict=True)}
-        return tuple(map(strong, evaluate(self.spec.rerun.jaxpr, [values[i] for i in self.spec.rerun_inputs])))
+        return strong(evaluate(self.spec.rerun.jaxpr, [values[i] for i in self.spec.rerun_inputs]))
 
     def fill(self, xs: States, length: Array, stride: Array) -> States:
         """Buffers with every stride-th state of a segment that begins with `xs`."""
@@ -232,7 +232,7 @@ class Iteration:
         pullback = FlatPullback(spec.graph, spec.plan, tuple(residuals[i] for i in range(len(residuals))))
         cts = pullback(spread(ct_carry, [i - num_consts for i in spec.active_carries], len(spec.graph.outputs)))
         return (self.filled([cts[i] for i in spec.active_carries], spec.active_carries),
-                tuple(None if cts[i] is None else strong(cts[i]) for i in spec.active_consts))
+                tuple(None if cts[i] is None else strong((cts[i],))[0] for i in spec.active_consts))
 
     def push(self, xs: States, tangents: States) -> States:
         """Tangents of the carries after one iteration from those of carries and consts before it."""
@@ -248,7 +248,7 @@ class Iteration:
     def filled(self, cts: Sequence[Array | None], indices: Sequence[int]) -> States:
         """Cotangents of some inputs of the body, zeros in place of None."""
         avals = [self.spec.graph.avals[self.spec.graph.inputs[i]] for i in indices]
-        return tuple(strong(zeros_like_aval(aval) if ct is None else ct) for ct, aval in zip(cts, avals, strict=True))
+        return strong([zeros_like_aval(aval) if ct is None else ct for ct, aval in zip(cts, avals, strict=True)])
 
     def no_const_cts(self) -> States:
         """Zeros for the active consts."""

@@ -171,3 +171,11 @@ def test_a_function_with_a_rule_of_its_own_is_called_by_its_name_wherever_it_sta
     assert [step.operation for step in explain(layers)(1.0).steps] == ["sin", "relu"]
     compiled = explain(jax.jit(layers))(1.0).steps[0].inner
     assert compiled is not None and [step.operation for step in compiled.steps] == ["sin", "relu"]
+
+
+def test_operations_inside_a_librarys_jit_have_the_line_of_its_call() -> None:
+    def called_here(x: jax.Array) -> jax.Array:
+        return jax.nn.silu(x)
+
+    inner = explain(called_here)(1.0).steps[0].inner
+    assert inner is not None and all("called_here" in step.line for step in inner.steps)

@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.core import Trace
 from jax.extend.core import Primitive, set_current_trace, take_current_trace
 from jax.extend.core import primitives as p
@@ -23,6 +22,7 @@ from funcgrad import _compat, errors
 from funcgrad.evaluation import evaluate, evaluate_equation
 from funcgrad.graph import carries_gradient
 from funcgrad.pullback import materialize
+from funcgrad.rules.staging import strong
 from funcgrad.taps import Site, Tapped, sites, sites_within
 from funcgrad.trace import GraphTrace
 
@@ -239,17 +239,12 @@ def _opened_branch(branches: Sequence[Any], number: int) -> Any:
                     values += results[len(branch.out_avals):]
                 else:
                     values += [site.zeros() for site in group]
-            return [*results[:len(branch.out_avals)], *map(_strong, values)]
+            return [*results[:len(branch.out_avals)], *strong(values)]
 
         avals = [v.aval for v in branch.jaxpr.invars]
         avals += [aval for group in groups for aval in _probe_avals(group)]
         cache[key] = _compat.stage(run, avals, branch.jaxpr.debug_info.func_name)
     return cache[key]
-
-
-def _strong(value: Array) -> Array:
-    """Without weak type, so that all branches give one type."""
-    return lax.convert_element_type(value, value.dtype) if _compat.is_weakly_typed(value) else value
 
 
 def _run(jaxpr: Any, args: Sequence[Array], probes: Iterator[Array]) -> list[Array]:

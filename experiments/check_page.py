@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import re
 from collections.abc import Sequence
@@ -33,8 +34,18 @@ def quoted_report() -> str:
 
 
 def scores(mutants: Sequence[Path], alarms: Sequence[Path]) -> str:
-    """The figures of saved runs of the two commands."""
+    """The figures of saved runs of the two commands.
+
+    Raises:
+      ValueError: when a mutant is missing, or there twice.
+    """
     entries = [entry for path in mutants for entry in json.loads(path.read_text())]
+    found = collections.Counter((entry["primitive"], entry["kind"]) for entry in entries)
+    wanted = collections.Counter((mutant.primitive, mutant.kind) for mutant in mutation_score.mutants())
+    if found != wanted:
+        missing, more = sum((wanted - found).values()), sum((found - wanted).values())
+        raise ValueError(f"the scores lack {missing} of {sum(wanted.values())} mutants, and have {more} twice.\n"
+                         "To fix: give the files of all shards, each once.")
     lines = [*mutation_score.restored(entries).lines(), *false_alarms.total(alarms).lines()]
     return "\n".join(["```text", *lines, "```"])
 

@@ -23,12 +23,17 @@ Array = Any
 DRAWS = 4
 #: What gives one of its operands, or a number that needs no rounding; and what holds programs, which round inside.
 EXACT = frozenset({
-    "abs", "argmax", "argmin", "broadcast_in_dim", "ceil", "clamp", "concatenate", "cond", "conj", "copy", "copy_p",
-    "cummax", "cummin", "dynamic_slice", "dynamic_update_slice", "expand_dims", "floor", "gather", "imag", "iota",
-    "max", "min", "neg", "optimization_barrier", "pad", "real", "complex", "reduce_max", "reduce_min", "reshape", "rev",
-    "round", "scan", "scatter", "select_n", "sign", "slice", "sort", "split", "squeeze", "stop_gradient", "top_k",
-    "transpose", "while", "jit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call",
-    "custom_vjp_call", "nextafter", "bitcast_convert_type", "random_bits", "random_unwrap", "random_wrap"})
+    "abs", "all_gather", "all_gather_invariant", "all_gather_reduced", "all_to_all", "approx_top_k", "argmax",
+    "argmin", "bitcast_convert_type", "broadcast_in_dim", "ceil", "checkpoint", "clamp", "closed_call", "complex",
+    "concatenate", "cond", "conj", "copy", "copy_p", "core_call", "cummax", "cummin", "custom_jvp_call",
+    "custom_vjp_call", "device_put", "dynamic_slice", "dynamic_update_slice", "expand_dims", "floor", "gather", "imag",
+    "iota", "jit", "layout_constraint", "max", "min", "name", "neg", "nextafter", "optimization_barrier", "pad",
+    "pbroadcast", "pmax", "pmin", "ppermute", "preduced", "pvary", "ragged_all_to_all", "random_bits", "random_unwrap",
+    "random_wrap", "real", "reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "reduced_vary_cast_p",
+    "rem", "remat", "remat2", "reshape", "reshard", "rev", "round", "scan", "scatter", "scatter-max", "scatter-min",
+    "select_and_gather_add", "select_n", "shard_alike", "sharding_constraint", "sign", "slice", "sort", "split",
+    "squeeze", "stack", "stage", "stop_gradient", "tie", "tile", "top_k", "transpose", "unstack",
+    "vary_unreduced_cast_p", "while"})
 
 
 def rounding_noise(fun: Callable[..., Sequence[Array]], args: Sequence[Array], coarsest: float = np.inf,

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcgrad
+from funcgrad.caches import clear_caches
 from funcgrad.crosscheck.compare import is_inexact
 from funcgrad.crosscheck.problem import our_vjp
 from funcgrad.crosscheck.report import Report, Row
@@ -37,6 +38,8 @@ from tests.harness.table import CASES, best_dtype, cast, draw, precision, ruled_
 
 #: Elements of an elementwise program's arguments when one of them is wrong.
 MANY = 10_000
+#: So many mutants share what was compiled: Linux maps no more than 65,530 pieces of memory for a process.
+TOGETHER = 4
 #: Primitives whose mutants need several devices or a mutable array.
 LEFT_OUT = frozenset({"shard_map"})
 
@@ -253,6 +256,8 @@ def score(chosen: Sequence[Mutant], seconds: float = float("inf"), progress: boo
     for index, mutant in enumerate(chosen):
         if time.monotonic() - start > seconds:
             break
+        if index % TOGETHER == TOGETHER - 1:
+            clear_caches()
         outcomes.append(run(mutant))
         if progress and index % 20 == 0:
             print(f"{index}/{len(chosen)}", file=sys.stderr, flush=True)

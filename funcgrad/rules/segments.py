@@ -18,8 +18,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
-from jax import lax
 from jax.extend.core import primitives as p
+from jax.extend.core import unmapped_aval
 
 from funcgrad import _compat
 from funcgrad.cost import value_bytes
@@ -27,6 +27,7 @@ from funcgrad.policies import Budget, Segments, given, in_force
 from funcgrad.pullback import add_cotangents
 from funcgrad.registry import higher_order
 from funcgrad.rules.control_flow import ScanPullback, scan_forward, stage_loop
+from funcgrad.rules.cutting import Cut, near_divisor
 from funcgrad.rules.staging import StagedForward
 
 Array = Any
@@ -72,46 +73,12 @@ def _segment_length(policy: Budget, staged: StagedForward, active: tuple[bool, .
     best = math.sqrt(length * state / step)  # least state * length / m + step * m
     if state * length / best + step * best > policy.bytes:  # a segment must be cut again, or compute more
         best = max(math.sqrt(length), 2 * length * state / max(1, policy.bytes))
-    segment = _near_divisor(length, min(max(2, round(best)), length // 2))
+    segment = near_divisor(length, min(max(2, round(best)), length // 2))
     smallest = state * -(-length // segment) + min(kept, state) * segment
     return segment if smallest < kept * length else 0
 
 
-def _near_divisor(length: int, wanted: int) -> int:
-    """The divisor of `length` nearest to `wanted` within a factor of two, so that there is no rest; else `wanted`."""
-    divisors = [m for m in range(max(2, wanted // 2), min(length // 2, 2 * wanted) + 1) if length % m == 0]
-    return min(divisors, key=lambda m: abs(math.log(m / wanted)), default=wanted)
-
-
 # ---- the two loops ----
-
-
-@dataclasses.dataclass(frozen=True)
-class Cut:
-    """Where a loop is cut: `segments` of `segment` iterations, and the `rest`, which runs last."""
-
-    segments: int
-    segment: int
-    rest: int
-    reverse: bool
-
-    def main(self, x: Array) -> Array:
-        """The part of a stacked array that the segments have, a row for each."""
-        start = self.rest if self.reverse else 0
-        part = lax.slice_in_dim(x, start, start + self.segments * self.segment) if self.rest else x
-        return lax.reshape(part, (self.segments, self.segment, *x.shape[1:]))
-
-    def last(self, x: Array) -> Array:
-        """The part of a stacked array that the rest has."""
-        return lax.slice_in_dim(x, 0, self.rest) if self.reverse else lax.slice_in_dim(
-            x, self.segments * self.segment, x.shape[0])
-
-    def joined(self, main: Array, last: Array | None) -> Array:
-        """The whole array from both parts."""
-        flat = lax.reshape(main, (self.segments * self.segment, *main.shape[2:]))
-        if last is None:
-            return flat
-        return lax.concatenate([last, flat] if self.reverse else [flat, last], 0)
 
 
 # Weak in the body's program, as all that is staged from it.
@@ -130,14 +97,14 @@ def _segment_body(segment: int, params: dict[str, Any]) -> Any:
 
         bound = params["num_consts"] + params["num_carry"]
         avals = [v.aval for v in jaxpr.jaxpr.invars[:bound]]
-        avals += [v.aval.update(shape=(segment, *v.aval.shape)) for v in jaxpr.jaxpr.invars[bound:]]
+        avals += [unmapped_aval(segment, 0, v.aval) for v in jaxpr.jaxpr.invars[bound:]]
         cache[key] = _compat.stage(run, avals, jaxpr.jaxpr.debug_info.func_name)
     return cache[key]
 
 
 def _run_segments(policy: Budget, segment: int, state: int, active: tuple[bool, ...], operands: Sequence[Array],
                   params: dict[str, Any]) -> tuple[list[Array], Any]:
-    cut = Cut(params["length"] // segment, segment, params["length"] % segment, params["reverse"])
+    cut = Cut.of(params["length"], segment, params["reverse"])
     bound, num_carry = params["num_consts"] + params["num_carry"], params["num_carry"]
     consts, carry, xs = operands[: params["num_consts"]], operands[params["num_consts"]: bound], operands[bound:]
     left = Budget(max(0, policy.bytes - state * cut.segments))

@@ -220,6 +220,13 @@ def placed(mesh: Any) -> dict[str, Program]:
     }
 
 
+def in_segments(a: Array, w: Array) -> Array:
+    """A loop that a budget cuts, over rows that are laid out over devices."""
+    with funcgrad.policy(funcgrad.budget(500)):
+        xs = jnp.stack([a * 0.1] * 12)
+        return lax.scan(lambda c, x: (jnp.sin(c + x) * w.sum(), None), a, xs)[0]
+
+
 EXPLICIT: dict[str, Program] = {
     "matmul": Program(lambda _: lambda a, w: jnp.sin(a @ w), lambda a, w: jnp.sin(a @ w)),
     "elementwise": Program(lambda _: lambda a, w: jnp.where(a > 0, jnp.tanh(a), a**2).sum() * w,
@@ -233,6 +240,7 @@ EXPLICIT: dict[str, Program] = {
     "scan": Program(
         lambda _: lambda a, w: lax.scan(lambda c, _: (jnp.sin(c) * w.sum(), None), a, None, length=3)[0],
         lambda a, w: lax.scan(lambda c, _: (jnp.sin(c) * w.sum(), None), a, None, length=3)[0]),
+    "scan in segments": Program(lambda _: in_segments, in_segments),
     "indices": Program(
         lambda _: lambda a, w: a[:, jnp.array([1, 1, 2])] * lax.dynamic_slice_in_dim(a, 1, 3, 1) * w.sum(),
         lambda a, w: a[:, np.array([1, 1, 2])] * a[:, 1:] * w.sum()),

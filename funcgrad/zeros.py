@@ -8,6 +8,7 @@ that XLA contracts products and sums as it does without.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -140,7 +141,7 @@ def contraction(transpose: Callable[..., Array | None], ct: Array, leading: tupl
     if plain is None:
         return None
 
-    def mended(ct: Array, plain: Array, *operands: Array) -> Array:
+    def mended(plain: Array, ct: Array, *operands: Array) -> Array:
         spread = iter(operands)
         full = [next(spread) if read else entry for read, entry in zip(reads, given, strict=True)]
 
@@ -161,7 +162,7 @@ def contraction(transpose: Callable[..., Array | None], ct: Array, leading: tupl
     given = list(operands)
     reads = [_is_inexact_array(x) for x in given]
     values = [x for x, read in zip(given, reads, strict=True) if read]
-    return _if_any_nan(plain, mended, ct, plain, *values)
+    return if_any_nan(plain, mended, ct, *values)
 
 
 def _finite_part(x: Array) -> Array:
@@ -180,11 +181,13 @@ def _is_inexact_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
-def _if_any_nan(plain: Array, mended: Callable[..., Array], *args: Array) -> Array:
-    nans = lax.reduce_or(lax.ne(plain, plain), tuple(range(plain.ndim)))
+def if_any_nan(plain: Any, mended: Callable[..., Any], *args: Any) -> Any:
+    """`plain`, a tree of arrays; if it has a NaN, ``mended(plain, *args)``, of the same structure."""
+    nans = functools.reduce(lax.bitwise_or, [lax.reduce_or(lax.ne(x, x), tuple(range(x.ndim)))
+                                             for x in jax.tree.leaves(plain)])
     if not isinstance(nans, jax.core.Tracer):
-        return mended(*args) if nans else plain
-    return lax.cond(nans, mended, lambda ct, plain, *operands: plain, *args)
+        return mended(plain, *args) if nans else plain
+    return lax.cond(nans, mended, lambda plain, *args: plain, plain, *args)
 
 
 # ---- all other rules ----

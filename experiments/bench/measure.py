@@ -104,6 +104,15 @@ def _seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def least_seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The least time of each call until its result is there, over rounds in which each runs once."""
+    least = dict.fromkeys(calls, math.inf)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            least[name] = min(least[name], _seconds(lambda call=call: jax.block_until_ready(call()))[0])
+    return least
+
+
 def staged_rounds(problem: Problem, rounds: int, compilations: int,
                   figures: Mapping[str, Figures]) -> dict[str, Callable[[], Any]]:
     """Trace and lower each program from cold, in turn, and compile it in the first rounds.

@@ -8,8 +8,8 @@ Times are the least of many rounds, taken in turn.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import funcgrad
+from experiments.bench.measure import least_seconds
 
 ROUNDS = 40
 #: (batch, tokens, width, width of the next layer) of a layer over sequences.
@@ -66,13 +67,7 @@ def pulled_back(vjp: Callable[..., Any]) -> Program:
 def seconds(programs: Mapping[str, Program], *args: Any) -> dict[str, float]:
     """The least time of each program, over rounds in which each runs once."""
     compiled = {name: jax.jit(program).lower(*args).compile() for name, program in programs.items()}
-    least = dict.fromkeys(compiled, float("inf"))
-    for _ in range(ROUNDS):
-        for name, program in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program(*args))
-            least[name] = min(least[name], time.perf_counter() - start)
-    return least
+    return least_seconds({name: partial(program, *args) for name, program in compiled.items()}, ROUNDS)
 
 
 def table(title: str, headings: tuple[str, ...], found: Mapping[tuple[int, ...], Mapping[str, float]]) -> Table:

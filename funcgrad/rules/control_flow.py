@@ -15,8 +15,10 @@ from jax.extend.core import primitives as p
 from funcgrad import _compat
 from funcgrad.graph import Graph
 from funcgrad.planning import Plan
+from funcgrad.policies import Budget, Segments, in_force
 from funcgrad.pullback import FlatPullback, add_cotangents, recompute, zeros_like_aval
 from funcgrad.registry import higher_order
+from funcgrad.rules.blocks import in_blocks
 from funcgrad.rules.staging import (
     BodyKind,
     Held,
@@ -28,6 +30,7 @@ from funcgrad.rules.staging import (
     stage_forward,
     strong,
 )
+from funcgrad.zeros import if_any_nan, strong_zeros, zeros_are_strong
 
 Array = Any
 STATIC = {"static": True}
@@ -50,7 +53,9 @@ def scan_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, num_con
     staged, active = stage_loop(active, len(operands), jaxpr, num_consts, num_carry, length)
     results = p.scan_p.bind(*operands, jaxpr=staged.jaxpr, num_consts=num_consts, num_carry=num_carry, length=length,
                             reverse=reverse, unroll=unroll)
-    spec = ScanSpec(staged.graph, staged.plan, staged.layout, active, num_consts, num_carry, length, reverse, unroll)
+    policy = in_force()
+    spec = ScanSpec(staged.graph, staged.plan, staged.layout, active, num_consts, num_carry, length, reverse, unroll,
+                    in_blocks=policy != "minimal" and not isinstance(policy, Budget | Segments))
     consts = {i: operands[i] for i in spec.kept_consts}
     stacked = {i: operands[index] for i, index in staged.layout.inputs if index >= num_consts}
     stacked |= {i: results[index] for i, index in staged.layout.outputs}
@@ -72,7 +77,7 @@ def stage_loop(active: tuple[bool, ...], operands: int, jaxpr: Any, num_consts: 
 
 @dataclasses.dataclass(frozen=True)
 class ScanSpec:
-    """The static part of a loop's pullback."""
+    """The static part of a loop's pullback; `in_blocks` unless the policy counts bytes."""
 
     graph: Graph
     plan: Plan
@@ -83,6 +88,7 @@ class ScanSpec:
     length: int
     reverse: bool
     unroll: Any
+    in_blocks: bool
 
     @property
     def invariant_nodes(self) -> tuple[int, ...]:
@@ -132,6 +138,24 @@ class ScanPullback:
         return self.spec.graph.out_active
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        if self.spec.in_blocks and zeros_are_strong():
+            return self._strongly(cts)
+        operands, params = self._backward_loop(cts)
+        results = in_blocks(*operands, **params) if self.spec.in_blocks else None
+        return self._spread(p.scan_p.bind(*operands, **params) if results is None else results)
+
+    def _strongly(self, cts: Sequence[Array | None]) -> list[Array | None]:
+        """In blocks as ever, and again iteration by iteration, where zeros are strong, if a NaN comes out."""
+        again = dataclasses.replace(self, spec=dataclasses.replace(self.spec, in_blocks=False))
+        with strong_zeros(False):
+            operands, params = self._backward_loop(cts)
+            results = in_blocks(*operands, **params)
+        if results is None:
+            return again(cts)
+        return if_any_nan(self._spread(results), lambda _, pullback, cts: pullback(cts), again, list(cts))
+
+    def _backward_loop(self, cts: Sequence[Array | None]) -> tuple[list[Array], dict[str, Any]]:
+        """Operands and params of the reversed loop."""
         spec, graph = self.spec, self.spec.graph
         given = tuple(i for i in range(spec.num_carry, len(graph.outputs)) if cts[i] is not None)
         fixed = self._fixed()
@@ -148,12 +172,14 @@ class ScanPullback:
                  *(_operand_aval(graph, graph.outputs[i]).to_ct_aval() for i in given)]
         body_spec = (spec, tuple(fixed), tuple(self.stacked), consts, carries, given)
         body = stage_backward(pull_scan_body, body_spec, avals, f"pullback({graph.name})")
-        results = p.scan_p.bind(*fixed.values(), *initial, *scanned, jaxpr=body.jaxpr, num_consts=len(fixed),
-                                num_carry=len(initial), length=spec.length, reverse=not spec.reverse,
-                                unroll=spec.unroll)
-        xs = spec.indices(spec.num_consts + spec.num_carry,
-                          len(graph.inputs) - spec.num_consts - spec.num_carry)
-        return spread(results, (*consts, *carries, *xs), len(graph.inputs))
+        params = {"jaxpr": body.jaxpr, "num_consts": len(fixed), "num_carry": len(initial), "length": spec.length,
+                  "reverse": not spec.reverse, "unroll": spec.unroll}
+        return [*fixed.values(), *initial, *scanned], params
+
+    def _spread(self, results: Sequence[Array]) -> list[Array | None]:
+        """The cotangents of the loop's operands, None where there is none."""
+        count = len(self.spec.graph.inputs)
+        return spread(results, self.spec.indices(0, count), count)
 
     def _fixed(self) -> dict[int, Array]:
         """By position in ``plan.saved``, what is the same in each iteration."""

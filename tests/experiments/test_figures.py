@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,8 @@ from experiments.bench.measure import compiled_figures, contraction_flops, count
 from experiments.bench.page import DOCS, headlines, tables, with_tables
 from experiments.bench.problem import BUDGET, JAX, MINIMAL, OURS, POLICIES
 from experiments.bench.targets import two_layer_minimum
+from funcgrad.caches import clear_caches
+from funcgrad.rules import blocks
 
 DOTS = "checkpoint: dots"
 #: XLA's own scalars beside the arrays: a thousandth, where two programs keep the same arrays.
@@ -180,6 +183,12 @@ def eager_gradient_of_a_loop(x: jax.Array) -> None:
     funcgrad.grad(new_closures())(x)
 
 
+def eager_gradient_of_a_wide_loop(x: jax.Array) -> None:
+    """Its backward loop runs in blocks of iterations."""
+    funcgrad.grad(lambda w: jnp.sum(lax.scan(lambda h, _: (jnp.tanh(h @ w), None), w[:1], None, length=11)[0]))(
+        jnp.full((130, 130), x[1]))
+
+
 def eager_vjp(x: jax.Array) -> None:
     _, pullback = funcgrad.vjp(lambda x: jnp.tanh(x * jnp.sin(x)), x)
     pullback(jnp.ones_like(x))
@@ -202,7 +211,8 @@ def jitted_gradient(x: jax.Array) -> None:
 
 
 @pytest.mark.parametrize("step", [
-    eager_gradient, eager_gradient_of_a_loop, eager_vjp, eager_gradient_of_a_jitted_function, jitted_gradient])
+    eager_gradient, eager_gradient_of_a_loop, eager_gradient_of_a_wide_loop, eager_vjp,
+    eager_gradient_of_a_jitted_function, jitted_gradient])
 def test_new_values_compile_nothing(step: Callable[[jax.Array], None]) -> None:
     """The second call, with other values and functions made anew, finds all it needs."""
     first, second = jnp.linspace(0.0, 1.0, 11), jnp.linspace(-2.0, 3.0, 11)
@@ -210,6 +220,23 @@ def test_new_values_compile_nothing(step: Callable[[jax.Array], None]) -> None:
     with counted_compilations() as seen:
         step(second)
     assert seen == []
+
+
+def test_a_backward_loop_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same contractions, and no more bytes beyond those of the weights' cotangents than without blocks."""
+    problem = workloads.lstm_problem(64, 2, 48, 48, ())
+    flops, used = {}, {}
+    for smallest in (blocks.SMALLEST, math.inf):
+        monkeypatch.setattr(blocks, "SMALLEST", smallest)
+        clear_caches()
+        traced = jax.jit(problem.programs[OURS]).trace(*problem.args)
+        assert str(traced.jaxpr).count(" scan[") == (2 if smallest == math.inf else 3)
+        flops[smallest] = contraction_flops(traced.jaxpr.jaxpr)
+        used[smallest] = compiled_figures(traced.lower().compile())["temp_bytes"]
+    assert flops[2**16] == flops[math.inf] == contraction_flops(jax.make_jaxpr(problem.programs[JAX])(
+        *problem.args).jaxpr)
+    assert used[2**16] <= used[math.inf] + sum(leaf.nbytes for leaf in jax.tree.leaves(problem.args[0]))
+    clear_caches()
 
 
 def test_compilations_are_counted() -> None:

@@ -227,6 +227,12 @@ def in_segments(a: Array, w: Array) -> Array:
         return lax.scan(lambda c, x: (jnp.sin(c + x) * w.sum(), None), a, xs)[0]
 
 
+def in_blocks(a: Array, w: Array) -> Array:
+    """A loop whose matrix is so large that its cotangent is made in blocks of iterations."""
+    matrix = jnp.roll(jnp.eye(160, dtype=w.dtype), 1, 0) * w.sum()
+    return lax.scan(lambda c, _: (jnp.tanh(c @ matrix), None), a @ jnp.full((4, 160), 0.1, a.dtype), None, length=20)[0]
+
+
 EXPLICIT: dict[str, Program] = {
     "matmul": Program(lambda _: lambda a, w: jnp.sin(a @ w), lambda a, w: jnp.sin(a @ w)),
     "elementwise": Program(lambda _: lambda a, w: jnp.where(a > 0, jnp.tanh(a), a**2).sum() * w,
@@ -241,6 +247,7 @@ EXPLICIT: dict[str, Program] = {
         lambda _: lambda a, w: lax.scan(lambda c, _: (jnp.sin(c) * w.sum(), None), a, None, length=3)[0],
         lambda a, w: lax.scan(lambda c, _: (jnp.sin(c) * w.sum(), None), a, None, length=3)[0]),
     "scan in segments": Program(lambda _: in_segments, in_segments),
+    "scan in blocks": Program(lambda _: in_blocks, in_blocks),
     "indices": Program(
         lambda _: lambda a, w: a[:, jnp.array([1, 1, 2])] * lax.dynamic_slice_in_dim(a, 1, 3, 1) * w.sum(),
         lambda a, w: a[:, np.array([1, 1, 2])] * a[:, 1:] * w.sum()),

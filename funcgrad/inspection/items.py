@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -21,6 +22,11 @@ class Scope:
     label: str
     kind: str
     offset: int = 0
+
+
+def are_backward(scopes: Iterable[Scope]) -> bool:
+    """Whether what is in these boxes belongs to the gradient's program, where a picture has both."""
+    return any(scope.kind == "backward" for scope in scopes)
 
 
 @dataclasses.dataclass
@@ -64,7 +70,7 @@ class Item:
     @property
     def is_backward(self) -> bool:
         """Whether it belongs to the gradient's program, where a picture has both."""
-        return any(scope.kind == "backward" for scope in self.scopes)
+        return are_backward(self.scopes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad.graph import Graph, Node
 from funcgrad.inspection.frames import Frame, user_frames
-from funcgrad.inspection.items import Item, Link, Scene, Scope, without_unread
+from funcgrad.inspection.items import Item, Link, Scene, Scope, are_backward, without_unread
 from funcgrad.inspection.naming import changes_nothing, operand_name, operation_name, own_pullback, value_names
 from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import applied, backward_text, numbers_text
@@ -49,7 +49,7 @@ class _Program:
     @property
     def is_backward(self) -> bool:
         """Whether it is part of the gradient's program."""
-        return any(scope.kind == "backward" for scope in self.scopes)
+        return are_backward(self.scopes)
 
 
 def build_scene(shown: Graph | Run, everything: bool = False, names: Sequence[str] = ()) -> Scene:
@@ -173,7 +173,7 @@ class _Builder:
     def program(self, graph: Graph, run: Run | None, scopes: tuple[Scope, ...], names: list[str],
                 sources: dict[int, tuple[int, ...]]) -> _Program:
         """A program whose operations are to come."""
-        turn = None if any(scope.kind == "backward" for scope in scopes) else _turn(graph)
+        turn = None if are_backward(scopes) else _turn(graph)
         if turn is not None:
             scopes = (*scopes, _FORWARD)
         made = _Program(graph, run, scopes, names, _shared_prefix(graph), sources, turn)

@@ -27,8 +27,10 @@ Array = Any
 #: Graphs with more nodes are swept operation by operation: compile time would not come back.
 LARGEST_COMPILED = 400
 #: Fused loops round otherwise than operation by operation does; whoever compares with eager `jax.grad` would see it.
-#: Small programs lose no time by it, and compile faster.
-UNFUSED = {"xla_disable_hlo_passes": "fusion"}
+#: Small programs lose no time by it, and compile faster. Nor is the program simplified: that re-orders arithmetic, too,
+#: and where copies are not fused it is wrong (jaxlib 0.10.2): of a transpose and a reshape of complex numbers it drops
+#: the copy between. Other backends than the CPU's compile as ever; nothing of this was seen there.
+AS_WRITTEN = {"cpu": {"xla_disable_hlo_passes": "fusion,algsimp"}}
 #: What a custom rule raises that branches on a value or hands it to NumPy, as it may outside of `jit`.
 ASKS_FOR_VALUE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
                   jax.errors.TracerIntegerConversionError, jax.errors.NonConcreteBooleanIndexError)
@@ -84,7 +86,7 @@ def _program(graph: Graph, owner: Hashable) -> Callable[[Recording, Sequence[Arr
         residuals = tuple(values[v] for v in plan.saved)
         if not asks:
             try:
-                return _compiled(lifted, plan, given)(residuals, tuple(cts[i] for i in given))
+                return _compiled(lifted, plan, given, jax.default_backend())(residuals, tuple(cts[i] for i in given))
             except ASKS_FOR_VALUE:
                 asks.append(lifted)
         return sweep(graph, recording.read, cts)
@@ -130,9 +132,10 @@ def _structures(owner: Hashable) -> list[Graph]:
 
 
 @lru_cache(maxsize=4096)
-def _compiled(graph: Graph, plan: Plan, given: tuple[int, ...]) -> Callable[..., list[Array | None]]:
+def _compiled(graph: Graph, plan: Plan, given: tuple[int, ...],
+              backend: str) -> Callable[..., list[Array | None]]:
     def pull(residuals: tuple[Array, ...], cts: tuple[Array, ...]) -> list[Array | None]:
         return FlatPullback(graph, plan, residuals)(spread(cts, given, len(graph.outputs)))
 
     pull.__name__ = f"pullback({graph.name})"
-    return jax.jit(pull, compiler_options=UNFUSED)
+    return jax.jit(pull, compiler_options=AS_WRITTEN.get(backend))

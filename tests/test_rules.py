@@ -13,7 +13,7 @@ import pytest
 from funcgrad.registry import rules
 from funcgrad.rule import MapClass
 from tests.cases.case import Boundary, Case
-from tests.harness.checks import check_boundary, check_eager, check_jitted
+from tests.harness.checks import check_boundary, check_compiled_sweep, check_eager, check_jitted
 from tests.harness.table import CASES, COVER, WITHOUT_COTANGENT, best_dtype, dtypes_of, has_complex
 from tests.harness.transformed import check_third_order, check_transformed, check_under_checks
 
@@ -38,6 +38,9 @@ FULL_PRECISION = [(case, dtype) for case, dtype in MATRIX if dtype not in HALF]
 BEST = [(case, best_dtype(case)) for case in CASES]
 #: One case of each family goes through every transformation in `make test`; the slow tests take all.
 FEW = [(case, best_dtype(case)) for case in CASES if case.name in FAMILIES]
+#: XLA took the rows of complex matrices for their columns where its fusion was switched off.
+SWEPT = [*FEW, *((case, dtype) for case, dtype in BEST if case.name in (
+    "conv_general_dilated[complex]", "ragged_dot_general[complex]"))]
 COVERED = [(case, dtype) for case, dtype in MATRIX if case.name in COVER]
 
 
@@ -52,6 +55,11 @@ def test_eager(case: Case, dtype: str) -> None:
     FULL_PRECISION, [(case, dtype) for case, dtype in BEST if case.name in COVER]))
 def test_jitted_orders_one_and_two(case: Case, dtype: str) -> None:
     check_jitted(case, dtype)
+
+
+@pytest.mark.parametrize(("case", "dtype"), rows(BEST, SWEPT))
+def test_sweep_compiled_outside_of_jit(case: Case, dtype: str) -> None:
+    check_compiled_sweep(case, dtype)
 
 
 @pytest.mark.parametrize(("case", "dtype"), rows(BEST, FEW))

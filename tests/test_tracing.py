@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import funcgrad
+from funcgrad.eager import AS_WRITTEN
 
 X = np.array([0.5, -1.5, 2.0], np.float32)
 
@@ -310,6 +311,27 @@ def test_the_same_bits_run_after_run(compiled: bool) -> None:
     for run in runs[1:]:
         for a, b in zip(run, runs[0], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "uint8", "uint32", "float32", "bfloat16"])
+def test_a_sweep_outside_of_jit_is_compiled_right(dtype: str) -> None:
+    """XLA drops a copy between two changes of layout where its fusion alone is switched off."""
+    with jax.enable_x64(True):
+        x = jnp.arange(24).reshape(4, 2, 3).astype(dtype)
+        turned = jax.jit(lambda x: x.transpose(2, 0, 1).reshape(3, 8), compiler_options=AS_WRITTEN["cpu"])
+        np.testing.assert_array_equal(turned(x), np.asarray(x).transpose(2, 0, 1).reshape(3, 8))
+
+
+def test_a_complex_layer_over_a_batch_outside_of_jit() -> None:
+    """More columns than rows: the cotangent of `w` sums over two dimensions at once."""
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.standard_normal(shape) + 1j * rng.standard_normal(shape), jnp.complex64)
+            for shape in ((4, 5, 3), (3, 7)))
+
+    def loss(w):
+        return jnp.sum(jnp.abs(x @ w) ** 2)
+
+    np.testing.assert_allclose(funcgrad.grad(loss)(w), jax.jit(jax.grad(loss))(w), rtol=1e-5, atol=1e-5)
 
 
 # ---- through every boundary of JAX ----

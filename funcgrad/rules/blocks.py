@@ -210,7 +210,7 @@ def _stage_block(jaxpr: Any, segment: int, params: dict[str, Any], sums: Sums) -
         return [*(after[i] for i in range(len(totals))), *results[len(carried): last]]
 
     avals = [*jaxpr.in_avals[:bound], *(unmapped_aval(segment, 0, aval) for aval in jaxpr.in_avals[bound:])]
-    return _compat.stage(run, avals, body.debug_info.func_name)
+    return _compat.stage(run, avals, f"block of {body.debug_info.func_name}")
 
 
 def _stage_iteration(jaxpr: Any, first: int, bound: int, sums: Sums, carried: Sequence[int]) -> Any:

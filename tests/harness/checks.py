@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+import funcgrad
 from tests.cases.case import Args, Boundary, Case
 from tests.harness.compare import NUDGES, Mismatch, conditioning, same_type, same_values
 from tests.harness.identities import check_adjoint, check_numeric
@@ -65,6 +67,27 @@ def same_cotangent_types(cts: Args, active: Args) -> None:
         return leaf if is_inexact(leaf) else np.zeros(leaf.shape, jax.dtypes.float0)
 
     same_type(cts, jax.tree.map(wanted, active), "cotangent, against its argument")
+
+
+def check_compiled_sweep(case: Case, dtype: str) -> None:
+    """The gradient of a scalar outside of `jit`, where the sweep is one program compiled in a way of its own.
+
+    Against the same in `jit`: what is compared is the compilation.
+    """
+    with precision(dtype):
+        problem = make_problem(case, cast(draw(case), dtype), generator(case, "seeds"))
+        active, rest, seeds = problem.inputs
+
+        def weighted(*active: Any) -> Any:
+            leaves = zip(inexact(problem.fun(active, rest)), seeds["ct"], strict=True)
+            return sum(jnp.sum(jnp.real(leaf * ct).astype(dtype)) for leaf, ct in leaves)
+
+        gradient = funcgrad.grad(weighted, tuple(range(len(active))))
+        compiled = jax.jit(gradient)
+        wanted = inexact(compiled(*active))
+        spread = conditioning(lambda inputs: inexact(compiled(*inputs)), active, generator(case, "nudge"))
+        same_values(inexact(gradient(*active)), wanted, "cotangent", spread=spread, eps=epsilon(dtype),
+                    scale=case.scale, nan=True)
 
 
 def check_jitted(case: Case, dtype: str) -> None:

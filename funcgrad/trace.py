@@ -18,7 +18,8 @@ from jax.core import Trace, Tracer
 from jax.extend.core import Primitive, TraceTag, set_current_trace, take_current_trace
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat, _primitives, errors
+from funcgrad import _compat, errors
+from funcgrad._compat import primitives as private
 from funcgrad.bodies import ACTIVE, INACTIVE, Body, find_body, kind_of
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Literal, Node, Operand, Params, PullbackSpec, carries_gradient
@@ -237,7 +238,7 @@ class GraphTrace(Trace):
         active = self._active(args)
         params = intern_params(params) if rerunnable else params
         if any(self.owns(value) and value.cell is not None for value in args):
-            mutable = lookup(_primitives.new_ref_p)
+            mutable = lookup(private.new_ref_p)
             assert mutable is not None
             return mutable.process(self, primitive, args, params)
         if not any(active) and rerunnable:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcgrad import _primitives
+from funcgrad._compat import primitives as private
 from funcgrad.graph import Node
 from funcgrad.inspection.origins import Origin, Program, Search, bad, search
 from funcgrad.inspection.replay import Inside, LoopRun, loop_run, run_once
@@ -71,7 +71,7 @@ def _descend(node: Node, above: Search, origin: Origin) -> Deeper:
         deeper = _in_custom_rule(node, above, cts)
         if deeper is not None:
             return deeper
-    if node.primitive is _primitives.shard_map_p:
+    if node.primitive is private.shard_map_p:
         return _in_shards(node, above, cts)
     once = run_once(node, above.program.read)
     if once is None:

@@ -17,7 +17,8 @@ from jax import lax
 from jax.extend import source_info_util
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat, _primitives
+from funcgrad import _compat
+from funcgrad._compat import primitives as private
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Node, carries_gradient
 from funcgrad.inspection.frames import is_users
@@ -35,8 +36,8 @@ Read = Callable[[int], Array]
 LARGEST_LOOP = 1 << 30
 #: Where the body of a node that runs it once stands among its params.
 _HELD_IN = {p.jit_p: "jaxpr", p.remat_p: "jaxpr", p.closed_call_p: "call_jaxpr", p.call_p: "call_jaxpr",
-            p.custom_jvp_call_p: "call_jaxpr", p.custom_vjp_call_p: "call_jaxpr", _primitives.custom_vmap_p: "call",
-            _primitives.composite_p: "jaxpr"}
+            p.custom_jvp_call_p: "call_jaxpr", p.custom_vjp_call_p: "call_jaxpr", private.custom_vmap_p: "call",
+            private.composite_p: "jaxpr"}
 
 
 @dataclasses.dataclass(frozen=True)

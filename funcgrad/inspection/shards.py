@@ -21,7 +21,8 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat, _primitives
+from funcgrad import _compat
+from funcgrad._compat import primitives as private
 from funcgrad.evaluation import evaluate, evaluate_equation
 from funcgrad.graph import Node
 from funcgrad.inspection.replay import Inside, Read, operands_of
@@ -33,8 +34,8 @@ Array = Any
 Axes = tuple[tuple[str, int], ...]
 
 #: Operations that change nothing but what a type says of the mesh.
-_CASTS = frozenset({_primitives.pvary_p, _primitives.preduced_p, _primitives.vary_unreduced_cast_p,
-                    _primitives.reduced_vary_cast_p})
+_CASTS = frozenset({private.pvary_p, private.preduced_p, private.vary_unreduced_cast_p,
+                    private.reduced_vary_cast_p})
 
 
 def _sum(x: Array, *, axes: Any) -> Array:
@@ -53,8 +54,8 @@ def _scatter(x: Array, *, scatter_dimension: int, axis_name: Any, axis_size: int
 
 #: The others, as they are where types know nothing of the mesh.
 _PLAIN: Mapping[Any, Callable[..., Array]] = {
-    _primitives.psum_invariant_p: _sum, _primitives.unreduced_psum_p: _sum, _primitives.all_gather_invariant_p: _gather,
-    _primitives.all_gather_reduced_p: _gather, _primitives.unreduced_reduce_scatter_p: _scatter}
+    private.psum_invariant_p: _sum, private.unreduced_psum_p: _sum, private.all_gather_invariant_p: _gather,
+    private.all_gather_reduced_p: _gather, private.unreduced_reduce_scatter_p: _scatter}
 
 
 def manual_axes() -> Axes:

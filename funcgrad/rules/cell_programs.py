@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 from jax.extend.core import Primitive
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat, _primitives, errors
+from funcgrad import _compat, errors
+from funcgrad._compat import primitives as private
 from funcgrad.evaluation import evaluate, evaluate_equation
 from funcgrad.rules.cells import OPERATIONS, Aval, Cell, aval_of
 
@@ -95,7 +96,7 @@ def pure(jaxpr: Any, places: tuple[int | None, ...], types: tuple[Aval, ...]) ->
 
 def _step(trace: Any, eqn: Any, values: list[Any]) -> Sequence[Any]:
     """One equation of a program in which cells stand for mutable arrays."""
-    makes = eqn.primitive in (_primitives.new_ref_p, _primitives.empty_ref_p)
+    makes = eqn.primitive in (private.new_ref_p, private.empty_ref_p)
     if makes or any(isinstance(value, Cell) for value in values):
         return operate(eqn.primitive, values, eqn.params)
     return evaluate_equation(trace, eqn, values)
@@ -227,11 +228,11 @@ def while_program(primitive: Primitive, operands: Sequence[Any], places: tuple, 
 def custom_program(primitive: Primitive, operands: Sequence[Any], _places: tuple, cells: list[Cell],
                    params: dict[str, Any]) -> list[Array]:
     """A user's own rule sees a mutable array: one that exists for the time of the call."""
-    made = [_primitives.new_ref_p.bind(cell.content, memory_space=None, kind=cell.aval.kind) for cell in cells]
+    made = [private.new_ref_p.bind(cell.content, memory_space=None, kind=cell.aval.kind) for cell in cells]
     replaced = [made[cells.index(v)] if isinstance(v, Cell) else v for v in operands]
     results = primitive.bind(*replaced, **primitive.get_bind_params(params))
     for cell, reference in zip(cells, made, strict=True):
-        cell.write(_primitives.freeze_p.bind(reference))
+        cell.write(private.freeze_p.bind(reference))
     return list(results)
 
 
@@ -253,7 +254,7 @@ def _foreign_program(primitive: Primitive, operands: Sequence[Any], _places: tup
 _PROGRAMS: dict[Primitive, Callable[..., list[Array]]] = {
     p.jit_p: jit_program, p.remat_p: remat_program, p.cond_p: cond_program, p.scan_p: scan_program,
     p.while_p: while_program, p.closed_call_p: inline_program, p.call_p: inline_program,
-    _primitives.eval_jaxpr_p: inline_program, **dict.fromkeys(CUSTOM, custom_program),
+    private.eval_jaxpr_p: inline_program, **dict.fromkeys(CUSTOM, custom_program),
 }
 
 

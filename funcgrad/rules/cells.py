@@ -16,7 +16,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat, _primitives
+from funcgrad import _compat
+from funcgrad._compat import primitives as private
 
 Array = Any
 Aval = Any
@@ -141,6 +142,6 @@ def free_ref(_aval: Aval, cell: Cell) -> list[Array]:
 
 
 OPERATIONS: dict[Primitive, Callable[..., list[Any]]] = {
-    _primitives.new_ref_p: new_ref, _primitives.empty_ref_p: empty_ref, p.get_p: get, p.swap_p: swap,
-    _primitives.addupdate_p: addupdate, _primitives.freeze_p: freeze, _primitives.free_ref_p: free_ref,
+    private.new_ref_p: new_ref, private.empty_ref_p: empty_ref, p.get_p: get, p.swap_p: swap,
+    private.addupdate_p: addupdate, private.freeze_p: freeze, private.free_ref_p: free_ref,
 }

@@ -16,7 +16,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad import _compat, _primitives
+from funcgrad import _compat
+from funcgrad._compat import primitives as private
 from funcgrad.pullback import zeros_like_aval
 from funcgrad.registry import closed_form, joint, linear, unsupported
 
@@ -55,7 +56,7 @@ def pextremum_operand(ct: Array, out: Array, x: Array, *, axes: Axes, axis_index
     reach = lax.eq(x, _compat.pvary(_restore_dimensions(out, x, axes), counted_axes))
     reached = lax.reduce_sum(lax.convert_element_type(reach, np.int32), [a for a in axes if isinstance(a, int)])
     if counted_axes:  # the result is one value for all devices, and so is its cotangent
-        ties = _primitives.psum_invariant_p.bind(reached, axes=named)
+        ties = private.psum_invariant_p.bind(reached, axes=named)
     else:
         ties = p.psum_p.bind(reached, axes=named, axis_index_groups=axis_index_groups) if named else reached
         ct = p.psum_p.bind(ct, axes=named, axis_index_groups=axis_index_groups) if named else ct
@@ -65,12 +66,12 @@ def pextremum_operand(ct: Array, out: Array, x: Array, *, axes: Axes, axis_index
 
 
 linear(p.psum_p, psum_operand, dear=True)
-linear(_primitives.psum_invariant_p, lambda ct, _x, *, axes: _primitives.pvary_p.bind(ct, axes=axes), dear=True)
-linear(_primitives.pvary_p, lambda ct, _x, *, axes: _primitives.psum_invariant_p.bind(ct, axes=axes))
-linear(_primitives.unreduced_psum_p, lambda ct, _x, *, axes: _primitives.preduced_p.bind(ct, axes=axes), dear=True)
-linear(_primitives.preduced_p, lambda ct, _x, *, axes: _primitives.unreduced_psum_p.bind(ct, axes=axes))
-linear(_primitives.vary_unreduced_cast_p, lambda ct, _x, *, axes: _primitives.reduced_vary_cast_p.bind(ct, axes=axes))
-linear(_primitives.reduced_vary_cast_p, lambda ct, _x, *, axes: _primitives.vary_unreduced_cast_p.bind(ct, axes=axes))
+linear(private.psum_invariant_p, lambda ct, _x, *, axes: private.pvary_p.bind(ct, axes=axes), dear=True)
+linear(private.pvary_p, lambda ct, _x, *, axes: private.psum_invariant_p.bind(ct, axes=axes))
+linear(private.unreduced_psum_p, lambda ct, _x, *, axes: private.preduced_p.bind(ct, axes=axes), dear=True)
+linear(private.preduced_p, lambda ct, _x, *, axes: private.unreduced_psum_p.bind(ct, axes=axes))
+linear(private.vary_unreduced_cast_p, lambda ct, _x, *, axes: private.reduced_vary_cast_p.bind(ct, axes=axes))
+linear(private.reduced_vary_cast_p, lambda ct, _x, *, axes: private.vary_unreduced_cast_p.bind(ct, axes=axes))
 closed_form(p.pmax_p, pextremum_operand, dear=True)
 closed_form(p.pmin_p, pextremum_operand, dear=True)
 
@@ -80,7 +81,7 @@ closed_form(p.pmin_p, pextremum_operand, dear=True)
 def all_gather_operand(ct: Array, _x: Aval, *, all_gather_dimension: int, axis_name: Axes, axis_index_groups: Groups,
                        axis_size: int, tiled: bool) -> Array:
     """Every device holds a copy of the shard: add the cotangents of all copies."""
-    return _primitives.reduce_scatter_p.bind(ct, scatter_dimension=all_gather_dimension, axis_name=axis_name,
+    return private.reduce_scatter_p.bind(ct, scatter_dimension=all_gather_dimension, axis_name=axis_name,
                                              axis_index_groups=axis_index_groups, axis_size=axis_size, tiled=tiled)
 
 
@@ -104,22 +105,22 @@ def all_gather_invariant_operand(ct: Array, _x: Aval, *, all_gather_dimension: i
 def all_gather_reduced_operand(ct: Array, _x: Aval, *, all_gather_dimension: int, axis_name: Axes, axis_size: int,
                                tiled: bool) -> Array:
     """The cotangent is a sum that is not done yet: each device sums its own shard."""
-    return _primitives.unreduced_reduce_scatter_p.bind(ct, scatter_dimension=all_gather_dimension, axis_name=axis_name,
+    return private.unreduced_reduce_scatter_p.bind(ct, scatter_dimension=all_gather_dimension, axis_name=axis_name,
                                                        axis_size=axis_size, tiled=tiled)
 
 
 def unreduced_reduce_scatter_operand(ct: Array, _x: Aval, *, scatter_dimension: int, axis_name: Axes, axis_size: int,
                                      tiled: bool) -> Array:
     """As `reduce_scatter`, for a sum that was not done yet."""
-    return _primitives.all_gather_reduced_p.bind(ct, all_gather_dimension=scatter_dimension, axis_name=axis_name,
+    return private.all_gather_reduced_p.bind(ct, all_gather_dimension=scatter_dimension, axis_name=axis_name,
                                                  axis_size=axis_size, tiled=tiled)
 
 
 linear(p.all_gather_p, all_gather_operand, dear=True)
-linear(_primitives.reduce_scatter_p, reduce_scatter_operand, dear=True)
-linear(_primitives.all_gather_invariant_p, all_gather_invariant_operand, dear=True)
-linear(_primitives.all_gather_reduced_p, all_gather_reduced_operand, dear=True)
-linear(_primitives.unreduced_reduce_scatter_p, unreduced_reduce_scatter_operand, dear=True)
+linear(private.reduce_scatter_p, reduce_scatter_operand, dear=True)
+linear(private.all_gather_invariant_p, all_gather_invariant_operand, dear=True)
+linear(private.all_gather_reduced_p, all_gather_reduced_operand, dear=True)
+linear(private.unreduced_reduce_scatter_p, unreduced_reduce_scatter_operand, dear=True)
 
 # ---- exchanges ----
 
@@ -173,7 +174,7 @@ def ragged_all_to_all_vjp(active: tuple[bool, ...], ct: Array, _out: Aval, _oper
 
 
 linear(p.ppermute_p, ppermute_operand, dear=True)
-linear(_primitives.pbroadcast_p, pbroadcast_operand, dear=True)
+linear(private.pbroadcast_p, pbroadcast_operand, dear=True)
 linear(p.all_to_all_p, all_to_all_operand, dear=True)
 joint(p.ragged_all_to_all_p, ragged_all_to_all_vjp, dear=True)
 
@@ -192,20 +193,20 @@ def reshard_operand(ct: Array, _x: Aval, *, dst_sharding: Any, concrete_mesh: An
     del dst_sharding
     sharding = _x.to_ct_aval().sharding
     with jax.sharding.use_abstract_mesh(sharding.mesh):
-        return _primitives.reshard_p.bind(ct, dst_sharding=sharding, concrete_mesh=concrete_mesh)
+        return private.reshard_p.bind(ct, dst_sharding=sharding, concrete_mesh=concrete_mesh)
 
 
 def shard_alike_vjp(active: tuple[bool, ...], cts: Sequence[Array | None], _outs: tuple, _x: Aval,
                     _y: Aval) -> Sequence[Array | None]:
     """The cotangents lie alike too."""
-    return cts if None in cts or not all(active) else _primitives.shard_alike_p.bind(*cts)
+    return cts if None in cts or not all(active) else private.shard_alike_p.bind(*cts)
 
 
 linear(p.sharding_constraint_p, sharding_constraint_operand)
-linear(_primitives.layout_constraint_p,
-       lambda ct, _x, *, layout: _primitives.layout_constraint_p.bind(ct, layout=layout))
-linear(_primitives.reshard_p, reshard_operand)
-joint(_primitives.shard_alike_p, shard_alike_vjp)
+linear(private.layout_constraint_p,
+       lambda ct, _x, *, layout: private.layout_constraint_p.bind(ct, layout=layout))
+linear(private.reshard_p, reshard_operand)
+joint(private.shard_alike_p, shard_alike_vjp)
 
-for primitive in _primitives.COLLECTIVE_HALVES:
+for primitive in private.COLLECTIVE_HALVES:
     unsupported(primitive, reason="it is one half of a collective; jax.grad refuses it too. Use the whole collective")

@@ -18,7 +18,7 @@ from jax.core import ShapedArray
 from jax.extend.core import primitives as p
 from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 
-from funcgrad._primitives import ragged_dot_general_p, scaled_dot_p
+from funcgrad._compat.primitives import ragged_dot_general_p, scaled_dot_p
 from funcgrad.registry import bilinear, closed_form, unsupported
 from funcgrad.rules.backend import on_one_cpu
 from funcgrad.rules.products import Factor, Label, Labels, cpu_product, dimension_numbers, positions

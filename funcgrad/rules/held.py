@@ -13,7 +13,8 @@ from typing import Any
 import jax
 from jax.experimental.hijax import VJPHiPrimitive
 
-from funcgrad import _compat, _primitives
+from funcgrad import _compat
+from funcgrad._compat import primitives as private
 from funcgrad.evaluation import evaluate
 from funcgrad.interning import intern_jaxpr
 from funcgrad.pullback import FlatPullback, add_cotangents, zeros_like_aval
@@ -37,13 +38,13 @@ def pullback_of_program(active: tuple[bool, ...], operands: Sequence[Array], jax
 
 def composite_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, **params: Any) -> tuple[list, Any]:
     """A `composite` has the derivative of its decomposition (jax.grad refuses it)."""
-    outputs = _primitives.composite_p.bind(*operands, jaxpr=jaxpr, **params)  # name, version, attributes: the kernel's
+    outputs = private.composite_p.bind(*operands, jaxpr=jaxpr, **params)  # name, version, attributes: the kernel's
     return list(outputs), pullback_of_program(active, operands, jaxpr)
 
 
 def custom_vmap_forward(active: tuple[bool, ...], *operands: Array, call: Any, **params: Any) -> tuple[list, Any]:
     """A function with its own batching rule, which `params` hold; its derivative is batched as any other program."""
-    outputs = _primitives.custom_vmap_p.bind(*operands, call=call, **params)
+    outputs = private.custom_vmap_p.bind(*operands, call=call, **params)
     return list(outputs), pullback_of_program(active, operands, call)
 
 
@@ -63,7 +64,7 @@ def remat_opt_forward(active: tuple[bool, ...], *operands: Array, num_consts: in
 def linear_call_forward(active: tuple[bool, ...], *operands: Array, callee: Any, transpose_thunk: Callable[[], Any],
                         num_callee_consts: int, num_res: int) -> tuple[list, Any]:
     """The user's transpose for the linear operands; for the others, in which JAX has none, the program's pullback."""
-    outputs = _primitives.linear_call_p.bind(*operands, callee=callee, transpose_thunk=transpose_thunk,
+    outputs = private.linear_call_p.bind(*operands, callee=callee, transpose_thunk=transpose_thunk,
                                              num_callee_consts=num_callee_consts, num_res=num_res)
     transposed, constants = transpose_thunk()
     fixed = num_callee_consts + num_res
@@ -106,7 +107,7 @@ class LinearCallPullback:
         tangents = self.callee.in_avals[len(self.callee_constants) + len(self.residuals):]
         forward = stage_backward(run_callee, static, [*avals, *tangents], name).jaxpr
         backward = stage_backward(run_transposed, static, [*avals, *map(_compat.typeof, full)], name).jaxpr
-        linear = _primitives.linear_call_p.bind(*fixed, *full, callee=backward, transpose_thunk=Thunk(forward),
+        linear = private.linear_call_p.bind(*fixed, *full, callee=backward, transpose_thunk=Thunk(forward),
                                                 num_callee_consts=0, num_res=len(fixed))
         rest = [None] * self.operands if self.of_rest is None else self.of_rest(cts)
         return [*rest[:self.operands - len(linear)], *linear]
@@ -181,9 +182,9 @@ class Accumulator:
             self.total = add_cotangents(self.total, ct)
 
 
-higher_order(_primitives.composite_p, composite_forward)
-higher_order(_primitives.custom_vmap_p, custom_vmap_forward)
-higher_order(_primitives.eval_jaxpr_p, held_program_forward)
-higher_order(_primitives.remat_opt_p, remat_opt_forward, dear=True)
-higher_order(_primitives.linear_call_p, linear_call_forward)
-higher_order(_primitives.call_hi_primitive_p, hi_primitive_forward, dear=True)
+higher_order(private.composite_p, composite_forward)
+higher_order(private.custom_vmap_p, custom_vmap_forward)
+higher_order(private.eval_jaxpr_p, held_program_forward)
+higher_order(private.remat_opt_p, remat_opt_forward, dear=True)
+higher_order(private.linear_call_p, linear_call_forward)
+higher_order(private.call_hi_primitive_p, hi_primitive_forward, dear=True)

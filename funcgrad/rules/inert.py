@@ -7,7 +7,7 @@ from typing import Any
 from jax import lax
 from jax.extend.core import primitives as p
 
-from funcgrad import _primitives
+from funcgrad._compat import primitives as private
 from funcgrad.registry import constant, joint, later, linear, unsupported
 from funcgrad.taps import tapped_cotangent
 from funcgrad.zeros import MOVES
@@ -31,21 +31,21 @@ def barrier_operands(active: tuple, cts: tuple, _outs: tuple, *_operands: Aval) 
 joint(lax.optimization_barrier_p, barrier_operands, mixes=MOVES)
 linear(p.name_p, lambda ct, _x, *, name: tapped_cotangent(name, ct))
 linear(lax.stage_p, lambda ct, _x: ct)
-linear(_primitives.tie_p, None, lambda ct, _x, _y: ct)
+linear(private.tie_p, None, lambda ct, _x, _y: ct)
 
 # ---- values out of nothing ----
 
-constant(p.iota_p, p.empty2_p, p.axis_index_p, p.create_token_p, p.after_all_p, *_primitives.VALUES_OUT_OF_NOTHING)
+constant(p.iota_p, p.empty2_p, p.axis_index_p, p.create_token_p, p.after_all_p, *private.VALUES_OUT_OF_NOTHING)
 constant(lax.stop_gradient_p)  # JAX kept a primitive of its own for it, so that a graph shows where the path was cut
 
 # ---- random bits and keys: integers ----
 
 constant(p.random_seed_p, p.random_split_p, p.random_fold_in_p, p.random_bits_p, p.threefry2x32_p,
-         p.rng_bit_generator_p, *_primitives.KEYS_AND_BITS)
+         p.rng_bit_generator_p, *private.KEYS_AND_BITS)
 
 # ---- effects without a result ----
 
-constant(lax.dce_sink_p, *_primitives.EFFECTS)
+constant(lax.dce_sink_p, *private.EFFECTS)
 
 # ---- no derivative ----
 
@@ -58,15 +58,15 @@ SPARSE = "sparse formats are not supported; convert with `.todense()` before the
 BOX = "boxes and logs are mutable containers of JAX's own internals; use values or jax.new_ref"
 REFERENCE = "it belongs to the inside of a Pallas kernel; jax.grad refuses it too"
 
-for primitive, name in zip(_primitives.HOST_CALLBACKS, ("Pure", "IO"), strict=True):
+for primitive, name in zip(private.HOST_CALLBACKS, ("Pure", "IO"), strict=True):
     unsupported(primitive, reason=f"{name} callbacks do not support JVP: {HOST}", error=ValueError)
-for primitive in _primitives.FOREIGN_CODE:
+for primitive in private.FOREIGN_CODE:
     unsupported(primitive, reason=FOREIGN, error=ValueError)
-for primitive in _primitives.GPU_KERNELS:
+for primitive in private.GPU_KERNELS:
     unsupported(primitive, reason=KERNEL)
-for primitive in _primitives.BOXES_AND_LOGS:
+for primitive in private.BOXES_AND_LOGS:
     unsupported(primitive, reason=BOX)
-for primitive in _primitives.PALLAS_REFERENCES:
+for primitive in private.PALLAS_REFERENCES:
     unsupported(primitive, reason=REFERENCE)
 
 
@@ -82,7 +82,7 @@ def register_sparse() -> None:
         sparse.bcoo_transpose_p, sparse.bcsr_dot_general_p, sparse.bcsr_extract_p, sparse.bcsr_fromdense_p,
         sparse.bcsr_todense_p, sparse.coo_fromdense_p, sparse.coo_matmat_p, sparse.coo_matvec_p, sparse.coo_todense_p,
         sparse.csr_fromdense_p, sparse.csr_matmat_p, sparse.csr_matvec_p, sparse.csr_todense_p,
-        sparse.todense_p, spsolve_p, *_primitives.sparse_kernels(),
+        sparse.todense_p, spsolve_p, *private.sparse_kernels(),
     ):
         unsupported(primitive, reason=SPARSE)
 
@@ -92,7 +92,7 @@ later("jax.experimental.sparse", register_sparse)
 unsupported(p.rng_uniform_p, reason=(
     "its sample comes from a hidden state, so it is no function of its bounds; jax.grad refuses it too. "
     "Use jax.random.uniform"))
-unsupported(_primitives.call_exported_p, reason=(
+unsupported(private.call_exported_p, reason=(
     "an exported program keeps no rules; jax.grad refuses it too. "
     "Export with vjp_order >= 1, and call it through jax.export"))
-unsupported(_primitives.unreachable_p, reason="it stands for an error that is raised when it runs")
+unsupported(private.unreachable_p, reason="it stands for an error that is raised when it runs")

@@ -21,7 +21,7 @@ from jax import lax
 from jax.extend.core import primitives as p
 from jax.lax import linalg
 
-from funcgrad import _primitives
+from funcgrad._compat import primitives as private
 from funcgrad.registry import closed_form, constant, joint, unsupported
 from funcgrad.rules.matrix import (
     adjoint,
@@ -326,8 +326,8 @@ joint(p.triangular_solve_p, triangular_solve_cotangents, dear=True, mixes=MATRIC
 joint(p.tridiagonal_solve_p, tridiagonal_solve_cotangents, dear=True)
 closed_form(p.lu_p, lu_operand, dear=True, mixes=MATRICES)
 closed_form(p.qr_p, qr_operand, dear=True, mixes=MATRICES)
-closed_form(_primitives.geqrf_p, geqrf_operand, dear=True, mixes=MATRICES)
-closed_form(_primitives.geqp3_p, geqp3_operand, None, dear=True, mixes=MATRICES)
+closed_form(private.geqrf_p, geqrf_operand, dear=True, mixes=MATRICES)
+closed_form(private.geqp3_p, geqp3_operand, None, dear=True, mixes=MATRICES)
 joint(p.householder_product_p, householder_product_cotangents, dear=True, mixes=MATRICES)
 joint(linalg.ormqr_p, ormqr_cotangents, dear=True, mixes=MATRICES)
 closed_form(linalg.symmetric_product_p, symmetric_product_matrix, symmetric_product_offset, dear=True, mixes=MATRICES)

@@ -18,7 +18,8 @@ from jax.extend.core import Literal, Primitive
 from jax.extend.core import primitives as p
 from jax.sharding import PartitionSpec
 
-from funcgrad import _compat, _primitives
+from funcgrad import _compat
+from funcgrad._compat import primitives as private
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Graph
 from funcgrad.interning import intern_jaxpr
@@ -152,7 +153,7 @@ def _added(ct: Array | None, region: Region, spec: Any) -> Array | None:
     return ct if ct is None or not axes else p.psum_p.bind(ct, axes=axes, axis_index_groups=None)
 
 
-higher_order(_primitives.shard_map_p, shard_map_forward)
+higher_order(private.shard_map_p, shard_map_forward)
 
 
 # ---- recording: JAX gives each of its traces a method of this name ----

@@ -19,7 +19,8 @@ from jax.extend.core import Primitive, set_current_trace
 from jax.extend.core import primitives as p
 from jax.ref import AbstractRef
 
-from funcgrad import _compat, _primitives, errors
+from funcgrad import _compat, errors
+from funcgrad._compat import primitives as private
 from funcgrad.evaluation import evaluate
 from funcgrad.pullback import FlatPullback
 from funcgrad.registry import higher_order, linear, lookup, mutable, unsupported
@@ -50,7 +51,7 @@ class ReferenceTracer(GraphTracer):
         """The array as the trace below knows it: a mutable array of what is held now."""
         content, kind = self._trace.lower(self.cell.content), self.cell.aval.kind
         with set_current_trace(self._trace.parent):
-            return _primitives.new_ref_p.bind(content, memory_space=None, kind=kind)
+            return private.new_ref_p.bind(content, memory_space=None, kind=kind)
 
     def to_concrete_value(self) -> Any:
         return None
@@ -78,7 +79,7 @@ def _from_outside(trace: GraphTrace, primitive: Primitive, args: Sequence[Any], 
     reference, *rest = args
     aval = _compat.typeof(reference)
     lowered = list(map(trace.lower, args))
-    writes = primitive in (p.swap_p, _primitives.addupdate_p)
+    writes = primitive in (p.swap_p, private.addupdate_p)
     cut = writes and aval.kind != WITHOUT_GRADIENT and trace.owns(rest[0]) and rest[0].is_active()
     if cut or any(value is UNKNOWN for value in lowered):
         raise errors.reference_cut(str(primitive), aval.str_short(), source_line())
@@ -117,9 +118,9 @@ def _custom_call(trace: GraphTrace, primitive: Primitive, operands: list[Any], p
 def custom_forward(rule: VJPRule, kinds: dict[int, Any], active: tuple[bool, ...], *operands: Array,
                    **params: Any) -> tuple[list[Array], Any]:
     """The user's forward rule on arrays that are mutable where `kinds` says; their contents are further outputs."""
-    made = {i: _primitives.new_ref_p.bind(operands[i], memory_space=None, kind=kind) for i, kind in kinds.items()}
+    made = {i: private.new_ref_p.bind(operands[i], memory_space=None, kind=kind) for i, kind in kinds.items()}
     outputs, pullback = rule.forward(active, *(made.get(i, v) for i, v in enumerate(operands)), **params)
-    contents = {id(reference): _primitives.freeze_p.bind(reference) for reference in made.values()}
+    contents = {id(reference): private.freeze_p.bind(reference) for reference in made.values()}
     leaves, tree = jax.tree.flatten(pullback)
     mutable_leaves = tuple(i for i, leaf in enumerate(leaves) if id(leaf) in contents)
     flags = getattr(pullback, "out_active", (True,) * len(outputs)) + (False,) * len(made)
@@ -159,13 +160,13 @@ def run_state_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, wh
     return list(results[: len(operands)]), FlatPullback(staged.graph, staged.plan, assemble(staged, operands, results))
 
 
-higher_order(_primitives.run_state_p, run_state_forward)
+higher_order(private.run_state_p, run_state_forward)
 
 # ---- what stands beside them in JAX ----
 
-linear(_primitives.accum_grad_in_ref_p, lambda ct, _x: ct)  # the identity; it says where JAX should sum a cotangent
+linear(private.accum_grad_in_ref_p, lambda ct, _x: ct)  # the identity; it says where JAX should sum a cotangent
 
 EXTENDED = ("it converts between numbers and an extended dtype, which has no cotangent; the public ones, keys, are "
             "made of integers")
-unsupported(_primitives.to_edtype_p, reason=EXTENDED)
-unsupported(_primitives.from_edtype_p, reason=EXTENDED)
+unsupported(private.to_edtype_p, reason=EXTENDED)
+unsupported(private.from_edtype_p, reason=EXTENDED)

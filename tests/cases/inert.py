@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from funcgrad import _primitives
+from funcgrad._compat import primitives as private
 from tests.cases.case import Case, normal
 
 
@@ -53,7 +53,7 @@ CASES: tuple[Case, ...] = (
     Case("name", ("name",), lambda x: twice(checkpoint_name(x, "hidden")), normal((3,))),
     # `stage` gives a traced value back as it is, so its rule is asked only inside programs that others staged.
     Case("stage", (), lambda x: twice(lax.stage_p.bind(x)), normal((3,))),
-    Case("tie", ("tie",), lambda x, y: twice(_primitives.tie_p.bind(x, y)), normal((2,), (3,))),
+    Case("tie", ("tie",), lambda x, y: twice(private.tie_p.bind(x, y)), normal((2,), (3,))),
     Case("random keys and bits", ("random_seed", "random_split", "random_fold_in", "random_bits", "random_clone",
                                   "random_wrap", "random_unwrap"), with_random_bits, normal((3,))),
     Case("rng_bit_generator", ("rng_bit_generator",), with_generator, normal((3,))),

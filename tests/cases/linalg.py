@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.lax import linalg
 
-from funcgrad import _primitives
+from funcgrad._compat import primitives as private
 from tests.cases.case import Args, Boundary, Case, normal
 from tests.cases.matrices import LAPACK, ONE_TRIANGLE, Draw, complexed, definite, shifted, spread, stored, triangle
 
@@ -180,7 +180,7 @@ def reflector_case(name: str, fun: Callable[..., Any], draw: Draw) -> Case:
 
 
 def pivoted_reflectors(a: Any) -> Any:
-    packed, _, taus = _primitives.geqp3_p.bind(a, lax.full((a.shape[-1],), 0, np.int32), use_magma=None)
+    packed, _, taus = private.geqp3_p.bind(a, lax.full((a.shape[-1],), 0, np.int32), use_magma=None)
     return packed, taus
 
 
@@ -190,7 +190,7 @@ def ormqr_four(a: Any, taus: Any, c: Any) -> Any:
 
 
 REFLECTORS = (
-    *(reflector_case(f"geqrf[{'x'.join(map(str, shape))}{',complex' * imaginary}]", _primitives.geqrf_p.bind,
+    *(reflector_case(f"geqrf[{'x'.join(map(str, shape))}{',complex' * imaginary}]", private.geqrf_p.bind,
                      spread(*shape, imaginary=imaginary))
       for shape, imaginary in (((3, 3), False), ((4, 3), True), ((3, 4), True), ((2, 3, 2), False))),
     reflector_case("geqp3[3x4]", pivoted_reflectors, spread(3, 4)),

@@ -24,7 +24,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import funcgrad
-from funcgrad import _primitives
+from funcgrad._compat import primitives as private
 from funcgrad.inspection.shards import shard_run
 from funcgrad.vjp import record_call
 from tests.sharding.programs import MANUAL, varying
@@ -179,7 +179,7 @@ def replayed() -> dict[str, str]:
                 results[f"{name}[{vma}]"] = f"not run: {error}"[:200]
                 continue
             for node in recording.graph.nodes:
-                if node.primitive is _primitives.shard_map_p:
+                if node.primitive is private.shard_map_p:
                     results[f"{name}[{vma}]"] = _difference(node, recording)
     return results
 

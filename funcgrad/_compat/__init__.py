@@ -1,7 +1,7 @@
 """Floor 0: everything of JAX that is private or moves between versions, each with its reason.
 
-Primitives without a public name are in `funcgrad._primitives`; no third file of funcgrad imports ``jax._src``. Nothing
-here differentiates.
+Primitives without a public name are in `funcgrad._compat.primitives`; nothing else in funcgrad imports ``jax._src``.
+Nothing here differentiates.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from jax._src.sharding_impls import UNSPECIFIED as UNSPECIFIED
 from jax._src.state import discharge as _discharge
 from jax.sharding import PartitionSpec, use_abstract_mesh
 
-from funcgrad._primitives import shard_map_p
+from funcgrad._compat.primitives import shard_map_p
 
 Aval = Any
 Value = Any

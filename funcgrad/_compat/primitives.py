@@ -1,6 +1,6 @@
 """Floor 0: primitives that JAX has no public name for. A rule is bound to the object itself, so each must be found.
 
-Beside `funcgrad._compat`, the only file that imports ``jax._src``. What binds them is public, as each comment says.
+What binds them is public, as each comment says.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def check_compiled_sweep(case: Case, dtype: str) -> None:
 
         def weighted(*active: Any) -> Any:
             leaves = zip(inexact(problem.fun(active, rest)), seeds["ct"], strict=True)
-            return sum(jnp.sum(jnp.real(leaf * ct).astype(dtype)) for leaf, ct in leaves)
+            return sum((jnp.sum(jnp.real(leaf * ct).astype(dtype)) for leaf, ct in leaves), start=jnp.zeros((), dtype))
 
         gradient = funcgrad.grad(weighted, tuple(range(len(active))))
         compiled = jax.jit(gradient)

@@ -253,3 +253,18 @@ def test_strong_zeros_where_a_value_is_infinite(jitted: bool, without_blocks: An
         np.testing.assert_allclose(one, other, rtol=1e-6)
     without_blocks(False)
     assert np.isnan(funcgrad.grad(loss)(w, xs)).any(), "zeros are weak by default"
+
+
+def test_strong_zeros_leave_a_loop_with_collectives() -> None:
+    """Each device would find its own NaNs, and run other collectives than the rest."""
+    w, bias, xs = arguments(24)
+
+    def loss(w: Array, xs: Array) -> Array:
+        step = lambda h, x: (jnp.tanh(h @ w + x + bias + lax.pmean(h, "i")), None)  # noqa: E731
+        return jnp.sum(lax.scan(step, jnp.zeros_like(xs[0]), xs)[0])
+
+    batch = jnp.stack([xs, -xs])
+    strong, plain = (jax.vmap(funcgrad.grad(loss, strong_zeros=flag), (None, 0), axis_name="i")
+                     for flag in (True, False))
+    assert (loops(strong, w, batch), loops(plain, w, batch)) == (2, 3)
+    close(strong(w, batch), plain(w, batch))

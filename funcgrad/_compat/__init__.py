@@ -285,6 +285,11 @@ def without_dead_code(jaxpr: Any, used_outputs: tuple[bool, ...]) -> tuple[Any, 
     return _pe._cached_closed_call_dce(jaxpr, used_outputs)
 
 
+def has_collectives(jaxpr: Any) -> bool:
+    """Whether a program names axes of a mesh or of `vmap`: then all along them must run it."""
+    return any(isinstance(effect, _core.NamedAxisEffect) for effect in jaxpr.effects)
+
+
 def may_run_again(effect: Any) -> bool:
     """Whether a program with this effect can run twice: names of axes, arrays of its own, and debug prints can."""
     return isinstance(effect, _core.NamedAxisEffect | _core.InternalMutableArrayEffect | _debugging.DebugEffect

@@ -44,8 +44,10 @@ def in_blocks(*operands: Array, jaxpr: Any, num_consts: int, num_carry: int, len
     params = {"num_consts": num_consts, "num_carry": num_carry, "reverse": reverse, "unroll": unroll}
     segment = length if length <= 2 * ITERATIONS else near_divisor(length, ITERATIONS)
     block = _block(jaxpr, segment, params) if length > unroll else None
-    if block is None or segment == length:
-        return block and evaluate(block, operands)
+    if block is None:
+        return None
+    if segment == length:
+        return evaluate(block, operands)
     cut, bound = Cut.of(length, segment, reverse), num_consts + num_carry
     consts, xs = operands[:num_consts], operands[bound:]
     outs = p.scan_p.bind(*operands[:bound], *map(cut.main, xs), jaxpr=block, length=cut.segments,

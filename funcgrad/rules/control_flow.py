@@ -145,11 +145,14 @@ class ScanPullback:
         return self._spread(p.scan_p.bind(*operands, **params) if results is None else results)
 
     def _strongly(self, cts: Sequence[Array | None]) -> list[Array | None]:
-        """In blocks as ever, and again iteration by iteration, where zeros are strong, if a NaN comes out."""
+        """In blocks as ever, and again iteration by iteration, where zeros are strong, if a NaN comes out.
+
+        Not a loop with collectives: devices find their NaNs apart, and all must run the same ones.
+        """
         again = dataclasses.replace(self, spec=dataclasses.replace(self.spec, in_blocks=False))
         with strong_zeros(False):
             operands, params = self._backward_loop(cts)
-            results = in_blocks(*operands, **params)
+            results = None if _compat.has_collectives(params["jaxpr"]) else in_blocks(*operands, **params)
         if results is None:
             return again(cts)
         return if_any_nan(self._spread(results), lambda _, pullback, cts: pullback(cts), again, list(cts))

@@ -247,7 +247,8 @@ class Pullback:
 
         Args:
           *wanted: one for each argument of the traced function, in its tree structure. For each leaf a mutable array
-            (`jax.Ref`) that its cotangent is added to, ``jax.ad.GradValue()`` to be given it, or ``jax.ad.DontWant()``.
+            (`jax.Ref`) that its cotangent is added to, ``jax.ad.GradValue()`` to be given it, or ``jax.ad.DontWant()``;
+            or what JAX hands to the ``vjp_bwd`` of a `jax.experimental.hijax` primitive to add cotangents to.
 
         Returns:
           A function of the cotangent. It gives what the pullback does, but ``jax.ad.GradRef()`` and
@@ -278,8 +279,11 @@ class Pullback:
 
 def _delivered(ct: Array, place: Any) -> Any:
     """A cotangent, or what stands for it when it is wanted elsewhere or not at all."""
-    if isinstance(place, _WHERE.DontWant):
+    if isinstance(place, _WHERE.DontWant | _compat.NullAccum):
         return _WHERE.DidntWant()
+    if isinstance(place, _compat.GradAccum):
+        place.accum(ct)
+        return place.freeze() if isinstance(place, _compat.ValAccum) else _WHERE.GradRef()
     if not isinstance(place, jax.Ref):
         return ct
     jax.ref.addupdate(place, ..., ct)

@@ -46,6 +46,8 @@ DIFFERENTIATING_MODULES = (
 #: the rules of their own primitives.
 HARMLESS = {
     "jax.ad_checkpoint": {"checkpoint_name", "Offloadable", "Recompute", "Saveable"},
+    "jax._src.ad_checkpoint": {"RematTraced"},
+    "jax._src.interpreters.ad": {"GradAccum", "NullAccum", "ValAccum"},
     "jax.interpreters.ad": {"UndefinedPrimal", "Zero", "primitive_jvps", "primitive_transposes"},
 }
 

@@ -22,12 +22,20 @@ from jax._src import linear_util as _lu
 from jax._src import shard_map as _shard_map
 from jax._src import source_info_util as _source
 
+# How `jax.checkpoint` is bound with `jax_remat3`: a hijax primitive whose own backward rule is `jax.vjp`.
+from jax._src.ad_checkpoint import RematTraced as RematTraced
+
 # Symbolic zeros that `custom_vjp` and `custom_jvp` hand to the user's own rules; the user sees `jax.custom_derivatives.
 # SymbolicZero`, the flattened rules also give back the internal `Zero`.
 from jax._src.ad_util import SymbolicZero as SymbolicZero
 from jax._src.ad_util import Zero as Zero
 from jax._src.ad_util import zeros_like_aval as _zeros_like_aval
 from jax._src.interpreters import partial_eval as _pe
+
+# What a hijax primitive's own backward rule adds cotangents to, and may ask to be what it is by `isinstance`.
+from jax._src.interpreters.ad import GradAccum as GradAccum
+from jax._src.interpreters.ad import NullAccum as NullAccum
+from jax._src.interpreters.ad import ValAccum as ValAccum
 
 # `TypedNdArray` is what `jnp` makes of host constants, with a weak type; to build one by `jnp` would use the device.
 from jax._src.literals import TypedNdArray as TypedNdArray

@@ -11,15 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.experimental.hijax import VJPHiPrimitive
 
 from funcgrad import _compat
 from funcgrad._compat import primitives as private
 from funcgrad.evaluation import evaluate
 from funcgrad.interning import intern_jaxpr
-from funcgrad.pullback import FlatPullback, add_cotangents, zeros_like_aval
+from funcgrad.pullback import FlatPullback, zeros_like_aval
 from funcgrad.registry import higher_order
-from funcgrad.rules.call import held_program_forward, is_zero, nothing_saveable
+from funcgrad.rules.call import held_program_forward, is_zero, nothing_saveable, remat_forward
 from funcgrad.rules.staging import BodyKind, assemble, stage_backward, stage_forward
 
 Array = Any
@@ -139,7 +138,10 @@ class Thunk:
 
 
 def hi_primitive_forward(active: tuple[bool, ...], *operands: Array, _prim: Any) -> tuple[list, Any]:
-    """The primitive's own forward rule; what it keeps are leaves of the pullback."""
+    """The primitive's own forward rule, but our own for a `checkpoint`; what it keeps are leaves of the pullback."""
+    if isinstance(_prim, _compat.RematTraced) and not _prim.jaxpr.consts:
+        return remat_forward(active, *operands, jaxpr=_prim.jaxpr.jaxpr, prevent_cse=True, differentiated=False,
+                             policy=_prim.policy)
     nonzero = jax.tree.unflatten(_prim.in_tree, active)
     output, residuals, *_ = _prim.vjp_fwd(nonzero, *jax.tree.unflatten(_prim.in_tree, operands))
     return _prim.out_tree.flatten_up_to(output), HiPrimitivePullback(_prim, tuple(active), residuals)
@@ -148,7 +150,10 @@ def hi_primitive_forward(active: tuple[bool, ...], *operands: Array, _prim: Any)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HiPrimitivePullback:
-    """The primitive's own pullback, which hands each cotangent to an accumulator."""
+    """The primitive's own pullback. Its rule is written for accumulators of JAX's, to which it hands each cotangent.
+
+    It may ask for them by `isinstance`, and pass them on to the pullback of `jax.vjp`, which takes no others.
+    """
 
     primitive: Any = dataclasses.field(metadata=STATIC)
     active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
@@ -158,28 +163,12 @@ class HiPrimitivePullback:
         primitive = self.primitive
         full = [_compat.Zero(aval.to_ct_aval()) if ct is None else ct
                 for ct, aval in zip(cts, primitive.out_avals_flat, strict=True)]
+        sums = [(_compat.ValAccum if flag else _compat.NullAccum)(aval.to_ct_aval())
+                for aval, flag in zip(primitive.in_avals_flat, self.active, strict=True)]
         ct_out = jax.tree.unflatten(primitive.out_tree, full)
-        sums = [Accumulator(aval.to_ct_aval()) for aval in primitive.in_avals_flat]
-        if type(primitive).vjp_bwd is VJPHiPrimitive.vjp_bwd:
-            results = primitive.in_tree.flatten_up_to(primitive.vjp_bwd_retval(self.residuals, ct_out))
-            for entry, ct in zip(sums, results, strict=True):
-                entry.accum(ct)
-        else:
-            primitive.vjp_bwd(self.residuals, ct_out, *jax.tree.unflatten(primitive.in_tree, sums))
-        return [entry.total if flag else None for entry, flag in zip(sums, self.active, strict=True)]
-
-
-class Accumulator:
-    """What a `hijax` primitive's `vjp_bwd` adds an operand's cotangents to."""
-
-    def __init__(self, aval: Any):
-        self.aval = aval
-        self.total: Array | None = None
-
-    def accum(self, ct: Array | None) -> None:
-        """Add a contribution."""
-        if ct is not None and not is_zero(ct):
-            self.total = add_cotangents(self.total, ct)
+        primitive.vjp_bwd(self.residuals, ct_out, *jax.tree.unflatten(primitive.in_tree, sums))
+        totals = [entry.freeze() if flag else None for entry, flag in zip(sums, self.active, strict=True)]
+        return [None if total is None or is_zero(total) else total for total in totals]
 
 
 higher_order(private.composite_p, composite_forward)

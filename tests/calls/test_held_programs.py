@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src.interpreters.ad import GradAccum
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.custom_derivatives import linear_call
 from jax.experimental.hijax import VJPHiPrimitive
@@ -95,7 +96,25 @@ class Accumulating(Scaled):
         ct_y.accum(self.factor * ct * kept[0])
 
 
-@pytest.mark.parametrize("kind", [Scaled, Accumulating])
+class Handing(Scaled):
+    """The same by a pullback that is handed the accumulators, and knows them for what they are."""
+
+    vjp_bwd_retval = VJPHiPrimitive.vjp_bwd_retval
+    vjp = staticmethod(jax.vjp)
+
+    def vjp_bwd(self, kept: Any, ct: Any, *accumulators: Any) -> None:
+        assert all(isinstance(entry, GradAccum) for entry in accumulators)
+        _, pullback = self.vjp(jax.jit(lambda x, y: self.factor * (2 * x * kept[1] + kept[0] * y)), *kept)
+        pullback.with_refs(*accumulators)(ct)
+
+
+class HandingOurs(Handing):
+    """That pullback is funcgrad's."""
+
+    vjp = staticmethod(funcgrad.vjp)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Accumulating, Handing, HandingOurs])
 def test_hijax_primitive(kind: Any) -> None:
     def f(x: Any, y: Any) -> Any:
         return kind(jax.typeof(jnp.asarray(x)), 3.0)(jnp.sin(x), y) + y

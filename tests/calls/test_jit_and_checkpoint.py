@@ -102,6 +102,22 @@ def test_checkpoint_policies(name: str) -> None:
     close(jax.jit(second(funcgrad.grad, total(wrapped)))(X, Y), second(jax.grad, total(named))(X, Y))
 
 
+@pytest.mark.parametrize("name", ["none", "everything_saveable", "dots_saveable", "save_only_these_names"])
+def test_checkpoint_as_a_hijax_primitive(name: str) -> None:
+    """JAX's next form of it, whose own rule is `jax.vjp`: the derivative is ours all the same."""
+    jax.config.update("jax_remat3", True)
+    try:
+        wrapped = jax.checkpoint(named, policy=POLICIES[name])
+        assert "RematTraced" in str(jax.make_jaxpr(wrapped)(X, Y))
+        gradient = funcgrad.grad(total(wrapped), (0, 1))
+        given, again = gradient(X, Y), jax.jit(second(funcgrad.grad, total(wrapped)))(X, Y)
+        assert len(funcgrad.make_graph(gradient)(X, Y).nodes) > 10  # the body runs again, in the open
+    finally:
+        jax.config.update("jax_remat3", False)
+    close(given, jax.grad(total(named), (0, 1))(X, Y))
+    close(again, second(jax.grad, total(named))(X, Y))
+
+
 def kept(policy: Any) -> list[tuple[int, ...]]:
     """Shapes of what the pullback of a checkpointed function keeps."""
     def f(x: Any, y: Any) -> Any:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import pkgutil
+
 import jax
+import jax.experimental
 import jax.extend.core.primitives
 import jax.lax
 import pytest
@@ -24,8 +29,17 @@ def is_of_jax(rule: object) -> bool:
     return getattr(rule, "__module__", "jax").split(".")[0] == "jax"
 
 
+def import_the_rest_of_jax() -> None:
+    """What `import jax` leaves out has primitives, too."""
+    for module in pkgutil.walk_packages(jax.experimental.__path__, "jax.experimental."):
+        if "jax2tf" not in module.name:
+            with contextlib.suppress(ImportError):  # what is for a GPU or a TPU needs libraries of its own
+                importlib.import_module(module.name)
+
+
 def known_to_jax() -> dict[str, Primitive]:
     """JAX's registries and public names, by name."""
+    import_the_rest_of_jax()
     tables = (ad.primitive_jvps, ad.primitive_transposes, ad.primitive_linearizations, ad.fancy_transposes)
     registered = {primitive for table in tables for primitive, rule in table.items() if is_of_jax(rule)}
     public = {getattr(module, name) for module in (jax.lax, jax.extend.core.primitives)

@@ -15,7 +15,13 @@ from funcgrad.rule import MapClass
 from tests.cases.case import Boundary, Case
 from tests.harness.checks import check_boundary, check_compiled_sweep, check_eager, check_jitted
 from tests.harness.table import CASES, COVER, WITHOUT_COTANGENT, best_dtype, dtypes_of, has_complex
-from tests.harness.transformed import check_third_order, check_transformed, check_under_checks
+from tests.harness.transformed import (
+    SETTINGS,
+    check_third_order,
+    check_transformed,
+    check_under_checks,
+    check_under_settings,
+)
 
 HALF = ("bfloat16", "float16")
 
@@ -76,6 +82,12 @@ def test_third_order(case: Case, dtype: str) -> None:
 @pytest.mark.parametrize(("case", "dtype"), rows([row for row in BEST if row[0].name in COVER], FEW))
 def test_under_jax_checks(case: Case, dtype: str) -> None:
     check_under_checks(case, dtype)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(("case", "dtype"), rows([row for row in BEST if row[0].name in COVER], FEW[::3]))
+def test_under_settings_of_jax(case: Case, dtype: str, setting: str) -> None:
+    check_under_settings(case, dtype, setting)
 
 
 def boundary_rows(jitted: bool) -> list:

@@ -136,3 +136,25 @@ def sparse_kernels() -> tuple[Any, ...]:
     """What the sparse formats' lowerings bind. Importing them brings half of scipy along."""
     from jax.experimental.sparse import _lowerings as _sparse
     return _sparse.coo_spmv_p, _sparse.coo_spmm_p, _sparse.csr_spmv_p, _sparse.csr_spmm_p
+
+
+# ---- in modules that `import jax` does not bring ----
+
+#: What holds a program: its module, its name there, and its param with the memory of each output.
+MARKED_PROGRAMS = (
+    ("jax._src.compute_on", "compute_on_p", "out_memory_spaces"),
+    ("jax.experimental.fused", "fused_p", "out_spaces"),
+    ("jax.experimental.scheduling_groups", "xla_metadata_call_p", None),
+)
+
+#: What has no pullback in JAX either, by module: Pallas kernels, what their inside binds, callbacks handed buffers.
+KERNELS = ("jax._src.pallas.pallas_call", ("pallas_call_p",))
+KERNELS_OF_SEVERAL_PROGRAMS = ("jax._src.pallas.mpmd", ("mpmd_map_p",))
+INSIDE_OF_KERNELS = ("jax._src.pallas.primitives", ("load_p", "swap_p"))
+BUFFER_CALLBACKS = ("jax._src.buffer_callback", ("buffer_callback_p",))
+
+
+def tag() -> Any:
+    """What `jax.experimental.xla_metadata` binds."""
+    from jax._src.xla_metadata import xla_metadata_value_p
+    return xla_metadata_value_p

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from typing import Any
 
 from jax import lax
@@ -56,6 +58,8 @@ FOREIGN = ("it runs foreign code that nobody can differentiate; jax.grad refuses
 KERNEL = "it is one half of a GPU kernel's custom_vjp, whose rule is used instead; jax.grad refuses it too"
 SPARSE = "sparse formats are not supported; convert with `.todense()` before the function that is differentiated"
 BOX = "boxes and logs are mutable containers of JAX's own internals; use values or jax.new_ref"
+PALLAS = ("a Pallas kernel works on memory, not on values: wrap it in jax.custom_vjp with a kernel for its pullback; "
+          "jax.grad refuses it too")
 REFERENCE = "it belongs to the inside of a Pallas kernel; jax.grad refuses it too"
 
 for primitive, name in zip(private.HOST_CALLBACKS, ("Pure", "IO"), strict=True):
@@ -87,7 +91,18 @@ def register_sparse() -> None:
         unsupported(primitive, reason=SPARSE)
 
 
+def refuse(module: str, names: tuple[str, ...], reason: str) -> None:
+    """What jax.grad refuses with a ValueError."""
+    for name in names:
+        unsupported(getattr(importlib.import_module(module), name), reason=reason, error=ValueError)
+
+
 later("jax.experimental.sparse", register_sparse)
+for module, names, reason in (
+        (*private.KERNELS, PALLAS), (*private.KERNELS_OF_SEVERAL_PROGRAMS, PALLAS),
+        (*private.INSIDE_OF_KERNELS, REFERENCE),
+        (*private.BUFFER_CALLBACKS, f"buffer callbacks do not support JVP: {HOST}")):
+    later(module, functools.partial(refuse, module, names, reason))
 
 unsupported(p.rng_uniform_p, reason=(
     "its sample comes from a hidden state, so it is no function of its bounds; jax.grad refuses it too. "

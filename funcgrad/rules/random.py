@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import primitives as p
@@ -18,6 +19,9 @@ from funcgrad.registry import pointwise
 Array = Any
 Aval = Any
 
+# One program: op by op it makes a NaN, for arguments outside the domain, at which `jax_debug_nans` would stop.
+gamma_grad = jax.jit(lax.random_gamma_grad)
+
 
 def gamma_partial(out: Array, _key: Aval, a: Array, *, log_space: bool) -> Array:
     """d sample / d a at a fixed quantile P(a, x): ``-(dP/da) / (dP/dx)`` (Figurnov, Mohamed and Mnih 2018).
@@ -26,14 +30,14 @@ def gamma_partial(out: Array, _key: Aval, a: Array, *, log_space: bool) -> Array
     partial is ``(digamma(a + 1) - log x) / a``.
     """
     if not log_space:
-        return lax.random_gamma_grad(a, out)
+        return gamma_grad(a, out)
     dtype = a.dtype
     if dtype.itemsize < 4:  # exp would lose what the sample still has
         out, a = lax.convert_element_type(out, jnp.float32), lax.convert_element_type(a, jnp.float32)
     small = lax.lt(out, lax.full_like(out, math.log(jnp.finfo(a.dtype).eps)))
     x = lax.exp(lax.select(small, lax.full_like(out, 0), out))
     near_zero = lax.div(lax.sub(lax.digamma(lax.add(a, lax.full_like(a, 1))), out), a)
-    partial = lax.select(small, near_zero, lax.div(lax.random_gamma_grad(a, x), x))
+    partial = lax.select(small, near_zero, lax.div(gamma_grad(a, x), x))
     return partial if partial.dtype == dtype else lax.convert_element_type(partial, dtype)
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.multihost_utils import global_array_to_host_local_array, host_local_array_to_global_array
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from funcgrad._compat import primitives as private
 from tests.cases.case import Case, normal
@@ -37,6 +39,13 @@ def with_effects(x: Any) -> Any:
     return lax.mul(x, x)
 
 
+def of_all_processes(x: Any) -> Any:
+    """To the array of all processes, here one, and back."""
+    mesh = jax.make_mesh((1,), ("all",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole = twice(host_local_array_to_global_array(x, mesh, jax.P("all")))
+    return twice(*global_array_to_host_local_array(whole, mesh, jax.P("all")))
+
+
 def twice(*xs: Any) -> Any:
     """Something that is not linear, behind an identity."""
     return tuple(lax.mul(x, x) for x in xs)
@@ -51,6 +60,10 @@ CASES: tuple[Case, ...] = (
          lambda x, i: lax.optimization_barrier((i, x))[1] * lax.convert_element_type(i, x.dtype),
          lambda rng: (rng.standard_normal(3), np.arange(3))),
     Case("name", ("name",), lambda x: twice(checkpoint_name(x, "hidden")), normal((3,))),
+    Case("xla_metadata_value", ("xla_metadata_value",), lambda x: twice(set_xla_metadata(x, place="here")),
+         normal((3,))),
+    Case("host_local_array_to_global_array",
+         ("host_local_array_to_global_array", "global_array_to_host_local_array"), of_all_processes, normal((3,))),
     # `stage` gives a traced value back as it is, so its rule is asked only inside programs that others staged.
     Case("stage", (), lambda x: twice(lax.stage_p.bind(x)), normal((3,))),
     Case("tie", ("tie",), lambda x, y: twice(private.tie_p.bind(x, y)), normal((2,), (3,))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -152,3 +153,38 @@ def check_under_checks(case: Case, dtype: str) -> None:
             jax.make_jaxpr(lambda: first_order(OURS, problem, active, rest, seeds["ct"]))()
             if case.orders >= 2:
                 jax.make_jaxpr(lambda: reverse_over_reverse(OURS, problem, active, rest, seeds))()
+
+
+#: What JAX's own tests run under, and what somebody turns on to find a NaN or a key that is used twice.
+SETTINGS: dict[str, Callable[[], tuple]] = {
+    "strict": lambda: (jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"),
+                       jax.legacy_prng_key("error")),
+    "debug_nans": lambda: (jax.debug_nans(True),),
+    "debug_key_reuse": lambda: (jax.debug_key_reuse(True),),
+    "disable_jit": lambda: (jax.disable_jit(True),),
+}
+
+
+def check_under_settings(case: Case, dtype: str, setting: str) -> None:
+    """Order 1 op by op is not refused where `jax.vjp` is not, and what it gives does not depend on the setting."""
+    with precision(dtype):
+        problem = make_problem(case, cast(draw(case), dtype), generator(case, "seeds"))
+        active, rest, seeds = problem.inputs
+
+        def cotangents(ad: Autodiff) -> Leaves:
+            with contextlib.ExitStack() as stack:
+                for context in SETTINGS[setting]():
+                    stack.enter_context(context)
+                return inexact(first_order(ad, problem, active, rest, seeds["ct"])[1])
+
+        try:
+            found = cotangents(OURS)
+        except Exception as error:  # the case itself may be what the setting forbids
+            with pytest.raises(type(error)):
+                cotangents(JAX)
+            return
+        plain = inexact(first_order(OURS, problem, active, rest, seeds["ct"])[1])
+        spread = conditioning(lambda inputs: inexact(first_order(OURS, problem, *inputs)[1]),
+                              (active, rest, seeds["ct"]), generator(case, "nudge"))
+        same_values(found, plain, f"cotangent under {setting}", spread=spread, eps=epsilon(dtype), scale=case.scale,
+                    nan=True)

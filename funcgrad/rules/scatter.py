@@ -45,6 +45,9 @@ class ScatterParams(NamedTuple):
         sizes = [1] * operand.ndim
         for dim, window_dim in self.window_dims(operand.ndim):
             sizes[dim] = updates_shape[window_dim]
+        if any(size > length for size, length in zip(sizes, operand.shape, strict=True)):
+            # A scatter drops all windows when none fits, into an empty array say; a gather would refuse.
+            return lax.full(updates_shape, missing, operand.dtype)
         inverse = lax.GatherDimensionNumbers(
             offset_dims=tuple(numbers.update_window_dims),
             collapsed_slice_dims=tuple(numbers.inserted_window_dims),

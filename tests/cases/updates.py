@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tests.cases.case import Case, normal, uniform
+from tests.cases.case import Boundary, Case, normal, uniform
 from tests.cases.scatter import NOT_UNIQUE
 
 Array = Any
@@ -19,6 +19,9 @@ I = np.array([3, -1, 3], np.int32)  # noqa: E741  (int64 would be kept by JAX fr
 MASK = np.array([True, False, True, False, True])
 IDS = np.array([0, 2, -1, 2, 7], np.int32)
 EVERY_ID = np.array([0, 2, 1, 2, 7], np.int32)
+INTO_NOTHING = (Boundary(
+    "no rows", (np.zeros((0, 4)), np.ones((3, 4))), expected=(np.zeros((0, 4)), np.zeros((3, 4))),
+    why="all updates are dropped; JAX's rule gathers from an array without rows, which its gather refuses"),)
 
 
 def read(label: str, fun: Callable[[Array], Array]) -> Case:
@@ -31,7 +34,7 @@ def write(primitive: str, label: str, fun: Callable[[Array, Array], Array], posi
     """A (3, 4) array written into a (5, 4) array. JAX has no rule for products into one place."""
     draw = (uniform(0.5, 2.0, (5, 4), (3, 4)) if positive else normal((5, 4), (3, 4)))
     return Case(f"{primitive}[{label}]", (primitive,), fun, draw, dtypes=FULL, jax_agrees=unique,
-                note="" if unique else NOT_UNIQUE)
+                boundary=INTO_NOTHING if label.startswith("x.at[i].") else (), note="" if unique else NOT_UNIQUE)
 
 
 def segments(primitive: str, label: str, fun: Callable[..., Array], ids: np.ndarray, unique: bool = True) -> Case:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jax.extend.core import jaxprs_in_params
 
+from funcgrad import _compat
 from funcgrad.graph import Graph, Node
 from funcgrad.registry import lookup
 from funcgrad.rule import MapClass
@@ -37,6 +38,8 @@ _COLLECTIVE = ("psum", "pmax", "pmin", "all_gather", "all_to_all", "reduce_scatt
 
 def value_bytes(aval: Any) -> int:
     """Bytes of one value."""
+    if isinstance(aval, _compat.HiType):
+        return sum(map(value_bytes, aval.lo_ty()))
     size, dtype = getattr(aval, "size", 0), getattr(aval, "dtype", None)
     return int(size) * int(getattr(dtype, "itemsize", 8))
 

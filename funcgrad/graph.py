@@ -198,9 +198,13 @@ def _is_inexact(dtype: Any) -> bool:
 
 
 def carries_gradient(aval: Aval) -> bool:
-    """True for real and complex arrays: what can have a cotangent."""
-    dtype = getattr(aval, "dtype", None)
-    return dtype is not None and isinstance(aval, jax.core.ShapedArray) and _is_inexact(dtype)
+    """True for what can have a cotangent: real and complex arrays, and values of a hijax type that says so."""
+    if isinstance(aval, jax.core.ShapedArray):
+        return _is_inexact(aval.dtype)
+    if not isinstance(aval, _compat.HiType):
+        return False
+    ct: Aval = aval.to_ct_aval()
+    return isinstance(ct, _compat.HiType) or carries_gradient(ct)
 
 
 # ---- printing ----

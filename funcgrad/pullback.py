@@ -44,7 +44,7 @@ def materialize(ct: Array | None, aval: Any) -> Array:
     """A cotangent as the user sees it: zeros for None, a `jax.Array`, and of the primal's weak type."""
     if ct is None:
         return zeros_like_aval(aval)
-    if isinstance(ct, jax.Array) and _compat.is_weakly_typed(ct) == aval.weak_type:
+    if isinstance(aval, _compat.HiType) or isinstance(ct, jax.Array) and _compat.is_weakly_typed(ct) == aval.weak_type:
         return ct
     return p.convert_element_type_p.bind(ct, new_dtype=ct.dtype, weak_type=aval.weak_type, sharding=None)
 
@@ -53,7 +53,8 @@ def add_cotangents(first: Array | None, second: Array | None) -> Array | None:
     """The sum of two contributions, None being zero."""
     if first is None or second is None:
         return second if first is None else first
-    return p.add_p.bind(first, second)
+    aval = _compat.typeof(first)
+    return aval.vspace_add(first, second) if isinstance(aval, _compat.HiType) else p.add_p.bind(first, second)
 
 
 # ---- one node forward, one node backward ----
@@ -157,7 +158,12 @@ def _check(node: Node, operands: Sequence[Any], graph: Graph, cts: Sequence[Arra
         if ct is None or not flag or not isinstance(operand, int):
             continue
         wanted, given = graph.avals[operand], _compat.typeof(ct)
-        if given.shape != wanted.shape or given.dtype != wanted.dtype:
+        if isinstance(wanted, _compat.HiType):
+            wanted = wanted.to_ct_aval()
+            fits = _compat.typecompat(wanted, given)
+        else:
+            fits = given.shape == wanted.shape and given.dtype == wanted.dtype
+        if not fits:
             raise errors.wrong_cotangent(name, position, wanted.str_short(), given.str_short(), node.line)
 
 

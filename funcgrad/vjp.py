@@ -179,6 +179,7 @@ def record_call(fun: Callable[..., Any], args: tuple, has_aux: bool = False) -> 
         return fun(*jax.tree.unflatten(in_tree, values))
 
     recording = record(flat, leaves, name=name_of(fun), has_aux=has_aux)
+    recording = dataclasses.replace(recording, outputs=list(map(_compat.on_device, recording.outputs)))
     if has_aux:  # a number of Python that is handed through comes out as one
         numbers = {id(leaf): _compat.canonicalize(number, shaped=False)
                    for leaf, number in zip(leaves, given, strict=True) if type(number) in (bool, int, float, complex)}

@@ -69,6 +69,12 @@ def test_results_are_jax_arrays() -> None:
 # ---- hvp and make_graph, which JAX has not ----
 
 
+@pytest.mark.parametrize("fun", [jnp.imag, jnp.zeros_like, lambda x: 3.0, lambda x: np.float32(3.0)])
+def test_values_that_do_not_depend_on_the_argument_are_jax_arrays(fun) -> None:
+    values = funcgrad.vjp(fun, 0.5)[0], funcgrad.value_and_grad(fun)(0.5)[0], funcgrad.jvp(fun, (0.5,), (1.0,))[0]
+    assert all(isinstance(value, jax.Array) for value in values)
+
+
 def test_hvp_is_the_hessian_times_the_tangent() -> None:
     def f(p, y):
         return jnp.sum(jnp.sin(p["w"] @ p["b"]) * y) + jnp.sum(p["b"] ** 3)

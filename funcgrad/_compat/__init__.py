@@ -30,6 +30,9 @@ from jax._src.ad_checkpoint import RematTraced as RematTraced
 from jax._src.ad_util import SymbolicZero as SymbolicZero
 from jax._src.ad_util import Zero as Zero
 from jax._src.ad_util import zeros_like_aval as _zeros_like_aval
+
+# The type of a value that is no array, of `jax.experimental.hijax`, which would take its time to import.
+from jax._src.hijax import HiType as HiType
 from jax._src.interpreters import partial_eval as _pe
 
 # What a hijax primitive's own backward rule adds cotangents to, and may ask to be what it is by `isinstance`.
@@ -96,6 +99,11 @@ def with_shape(value: Value) -> Value:
         return value
     aval = _core.typeof(value)
     return TypedNdArray(np.asarray(value, aval.dtype), aval)
+
+
+def on_device(value: Value) -> Value:
+    """A host constant as the array that JAX would have made of it, weak as it is; anything else as it is."""
+    return jax.lax.stage_p.bind(value) if isinstance(value, TypedNdArray) else value
 
 
 def without_shape(value: Value) -> Value:
@@ -232,7 +240,8 @@ def zeros_like_aval(aval: Aval) -> Value:
 
 def varying_axes(value: Value) -> frozenset:
     """Mesh axes along which a value may differ, as `jax.shard_map` knows with ``check_vma``; empty without."""
-    return typeof(value).mat.varying
+    aval = typeof(value)
+    return frozenset() if isinstance(aval, HiType) else aval.mat.varying
 
 
 def pvary(value: Value, axes: tuple) -> Value:

@@ -146,7 +146,7 @@ def behind_fence(values: Sequence[Array]) -> tuple[Array, ...]:
     """The values behind an optimization barrier, one for each set of mesh axes: a barrier makes its operands alike."""
     groups: dict[Any, list[int]] = {}
     for position, value in enumerate(values):
-        if isinstance(_compat.typeof(value), AbstractRef):  # a mutable array from outside stays itself
+        if isinstance(_compat.typeof(value), AbstractRef | _compat.HiType):  # a barrier takes arrays only
             continue
         groups.setdefault(_compat.varying_axes(value), []).append(position)
     fenced = list(values)

@@ -41,7 +41,7 @@ class Detours:
 
     def around(self, node: Node) -> Around:
         """Operands of an elementwise operation that are another value with axes of size 1 put in."""
-        if node.primitive not in _STRETCHING or node.mesh is not None:
+        if node.primitive not in _STRETCHING or node.setting is not None:
             return {}
         avals = self.graph.avals
         shape = avals[node.outputs[0]].shape
@@ -61,7 +61,7 @@ class Detours:
         axes, total = inserted
         index = self.graph.producers.get(total)
         summing = None if index is None else self.graph.nodes[index]
-        if summing is None or summing.primitive is not p.reduce_sum_p or summing.mesh is not None:
+        if summing is None or summing.primitive is not p.reduce_sum_p or summing.setting is not None:
             return None
         (summand,) = summing.operands
         if summing.params["axes"] != axes or self.uses[total] != 1 or not isinstance(summand, int):
@@ -73,7 +73,7 @@ class Detours:
         """(axes of size 1 put in, the active value that they were put into), or None."""
         index = self.graph.producers.get(value)
         node = None if index is None else self.graph.nodes[index]
-        if node is None or node.mesh is not None or not node.active[0]:
+        if node is None or node.setting is not None or not node.active[0]:
             return None
         shape, source = self.graph.avals[value].shape, node.operands[0]
         if not isinstance(source, int):

@@ -102,7 +102,7 @@ class Node:
       hidden: numbers of the residuals that only the node's own pullback reads (higher-order primitives).
       pullback: for higher-order primitives, the pullback's static part.
       rerunnable: whether the operation can be run again from its operands.
-      mesh: the abstract mesh that was in force, None where there was none.
+      setting: the mesh, place and marks that were in force, None where there was none.
       source: where the user's program was; not part of the node's identity.
     """
 
@@ -115,7 +115,7 @@ class Node:
     hidden: tuple[int, ...] = ()
     pullback: PullbackSpec | None = None
     rerunnable: bool = True
-    mesh: Any = None
+    setting: Any = None
     source: Any = dataclasses.field(default=None, compare=False, repr=False)
 
     @property

@@ -124,7 +124,7 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
                     for v, flag in zip(node.outputs, node.out_active, strict=True)]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
-        with _compat.in_mesh(node.mesh), pulling(node, index):
+        with _compat.in_setting(node.setting), pulling(node, index):
             operands, contributions = _step(node, read, node_cts, detours)
             _check(node, operands, graph, contributions)
             _accumulate(pending, operands, contributions, node.active)
@@ -201,7 +201,7 @@ def recompute(graph: Graph, indices: Iterable[int], values: dict[int, Array]) ->
     """Run nodes again, in order, and add their outputs to `values`."""
     for index in indices:
         node = graph.nodes[index]
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             results = run_node(node, values.__getitem__)
         for number, result in zip((*node.outputs, *node.hidden), results, strict=True):
             values.setdefault(number, result)

@@ -181,14 +181,14 @@ class GraphTrace(Trace):
         for read, written, dtype, weak_type in body.folded:
             values[written] = _compat.fold_constant(values[read], dtype, weak_type)
         values |= computed
-        mesh, source = _compat.current_mesh(), _compat.current_source()
+        setting, source = _compat.current_setting(), _compat.current_source()
         for step in body.steps:
             operands = tuple(self.operand(values[v]) if isinstance(v, int) else v for v in step.operands)
             for v, aval, flag in zip(step.outputs, step.avals, step.out_active, strict=True):
                 values[v] = self.new_tracer(computed[v], aval, flag)
             numbers = tuple(values[v].number for v in step.outputs)
             self.nodes.append(Node(step.primitive, step.params, operands, step.active, numbers, step.out_active,
-                                   mesh=mesh, source=source))
+                                   setting=setting, source=source))
         return [values[v] if isinstance(v, int) else v.value for v in body.outputs]
 
     def _process_first_order(self, primitive: Primitive, rule: VJPRule, args: Sequence[Value], params: dict) -> Any:
@@ -215,7 +215,8 @@ class GraphTrace(Trace):
         tracers = [self.new_tracer(v, aval, flag) for v, aval, flag in zip(results, avals, out_active, strict=True)]
         outputs = tuple(tracer.number for tracer in tracers)
         self.nodes.append(Node(primitive, Params(params), tuple(operands), active, outputs, out_active,
-                               rerunnable=rerunnable, mesh=_compat.current_mesh(), source=_compat.current_source()))
+                               rerunnable=rerunnable, setting=_compat.current_setting(),
+                               source=_compat.current_source()))
         return tracers
 
     def _process_unruled(self, primitive: Primitive, rule: VJPRule | None, args: Sequence[Value], params: dict) -> Any:
@@ -296,7 +297,7 @@ class GraphTrace(Trace):
             numbers.append(known[id(leaf)])
         node = self.nodes[-1]
         self.nodes[-1] = Node(node.primitive, node.params, node.operands, node.active, node.outputs, node.out_active,
-                              tuple(hidden), PullbackSpec(tree, tuple(numbers)), rerunnable, node.mesh, node.source)
+                              tuple(hidden), PullbackSpec(tree, tuple(numbers)), rerunnable, node.setting, node.source)
 
     def process_custom(self, primitive: Primitive, args: Sequence[Value], params: dict, rerunnable: bool) -> Any:
         """A `custom_jvp` or `custom_vjp` function.

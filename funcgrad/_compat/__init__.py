@@ -183,17 +183,21 @@ def user_frame(traceback: Any) -> Any | None:
     return next((frame for frame in frames if not frame.file_name.startswith(_NUMPY)), None)
 
 
-def current_mesh() -> Any | None:
-    """The abstract mesh in force, None where there is none."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty else mesh
+def current_setting() -> Any | None:
+    """What is in force around an operation, as JAX notes it: the abstract mesh, `compute_on`, `set_xla_metadata`.
+
+    None where there is nothing of it.
+    """
+    bare = (jax.sharding.get_abstract_mesh().empty and _config.compute_on_context_manager.value is None
+            and not _config.xla_metadata_context_manager.value)
+    return None if bare else _core.current_jaxpr_eqn_context()
 
 
-def in_mesh(mesh: Any | None) -> contextlib.AbstractContextManager:
-    """A context in which `mesh` is in force; nothing to do where there is none or it is in force already."""
-    if mesh is None or mesh == jax.sharding.get_abstract_mesh():
+def in_setting(setting: Any | None) -> contextlib.AbstractContextManager:
+    """A context in which `setting` is in force; nothing to do where there is none or it is in force already."""
+    if setting is None or setting is _core.current_jaxpr_eqn_context():
         return contextlib.nullcontext()
-    return jax.sharding.use_abstract_mesh(mesh)
+    return setting.manager
 
 
 def has_user_frame(source: Any) -> bool:

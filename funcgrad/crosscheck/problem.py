@@ -92,7 +92,7 @@ def node_problem(node: Node, recording: Recording, cts: Sequence[Array | None],
         given = list(operands)
         for position, value in zip(moving, values, strict=True):
             given[position] = value
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             results = node.primitive.bind(*given, **node.primitive.get_bind_params(node.params))
         results = list(results) if node.primitive.multiple_results else [results]
         return [results[i] for i in live]
@@ -102,7 +102,7 @@ def node_problem(node: Node, recording: Recording, cts: Sequence[Array | None],
                  for v, x in zip(node.operands, operands, strict=True)]
         for position, value in zip(moving, values, strict=True):
             given[position] = widen(value)
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             results = run_wide(node.primitive, dict(node.params), given, avals, steps)
         return [results[i] for i in live]
 

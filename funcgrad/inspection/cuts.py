@@ -147,7 +147,7 @@ def _contribution(program: Program, node: Node, position: int, cts: Sequence[Arr
     """What a node gives to one operand's cotangent."""
     if all(ct is None for ct in cts):
         return None
-    with _compat.in_mesh(node.mesh):
+    with _compat.in_setting(node.setting):
         found = node_cotangents(node, program.graph.avals, program.read, cts)[position]
     return None if found is None else np.asarray(found)
 

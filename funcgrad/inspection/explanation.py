@@ -121,7 +121,7 @@ def walk(recording: Recording, out_cts: Sequence[Array | None]) -> Walk:
         node_cts = [kept.cts[v] for v in node.outputs]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             contributions = node_cotangents(node, graph.avals, recording.read, node_cts)
         kept.contributions[index] = contributions
         for value, ct, active in zip(node.operands, contributions, node.active, strict=True):
@@ -159,7 +159,7 @@ def _pull(recording: Recording, index: int, kept: Walk, names: Sequence[str]) ->
     def step(*args: Array) -> dict[int, Array]:
         known = dict(zip(values, args, strict=False))
         given = dict(zip(cts, args[len(values):], strict=True))
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             found = node_cotangents(node, graph.avals, known.__getitem__, [given.get(v) for v in node.outputs])
         flags = zip(found, node.active, strict=True)
         return {slot: ct for slot, (ct, flag) in enumerate(flags) if flag and ct is not None}
@@ -194,7 +194,7 @@ def _partials(node: Node, recording: Recording) -> Sequence[Array | None]:
     rule = lookup(node.primitive)
     if rule is not None and rule.kind is MapClass.POINTWISE:
         operands = [recording.read(v) if isinstance(v, int) else v.value for v in node.operands]
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             found = rule.partials(node.active, recording.read(node.outputs[0]), operands, node.params)
         return [entry.value() if isinstance(entry, Over) else entry for entry in found]
     avals = recording.graph.avals
@@ -202,7 +202,7 @@ def _partials(node: Node, recording: Recording) -> Sequence[Array | None]:
             _is_real_scalar(avals[v] if isinstance(v, int) else v.aval)
             for v, active in zip(node.operands, node.active, strict=True) if active)):
         return (None,) * len(node.operands)
-    with _compat.in_mesh(node.mesh):  # the pullback is linear: its value at one is the partial
+    with _compat.in_setting(node.setting):  # the pullback is linear: its value at one is the partial
         return node_cotangents(node, avals, recording.read, [lax.full_like(recording.read(node.outputs[0]), 1)])
 
 

@@ -218,7 +218,7 @@ def backward_origins(program: Program, values: dict[int, Origin], seeds: Sequenc
         node_cts = [cts.get(v) for v in node.outputs]
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             contributions = node_cotangents(node, graph.avals, program.read, node_cts)
         for position, (value, ct, flag) in enumerate(zip(node.operands, contributions, node.active, strict=True)):
             if ct is None or not flag or not isinstance(value, int):

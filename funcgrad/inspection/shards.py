@@ -133,7 +133,7 @@ class Shards:
         def again(*arrays: Array) -> list[Array]:
             values = dict(zip(known, arrays, strict=True))
             for node in (node for node in graph.nodes if node.outputs):  # what only tells somebody has none
-                with _compat.in_mesh(node.mesh), at_source(node.source):
+                with _compat.in_setting(node.setting), at_source(node.source):
                     result = node.primitive.bind(*operands_of(node, values.__getitem__),
                                                  **node.primitive.get_bind_params(node.params))
                 values |= zip(node.outputs, result if node.primitive.multiple_results else [result], strict=True)

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental.compute_on import compute_on2
+from jax.experimental.compute_on import compute_on, compute_on2
 from jax.experimental.fused import fused
 from jax.experimental.scheduling_groups import scheduling_group, xla_metadata_call
+from jax.experimental.xla_metadata import set_xla_metadata
 
 import funcgrad
 from tests.calls.comparing import X, Y, body, check, close, second, total
@@ -54,6 +55,25 @@ def test_the_pullback_runs_under_the_mark_too(name: str, mark: str) -> None:
     forward = jax.jit(total(MARKED[name])).lower(X, Y).as_text().count(mark)
     both = jax.jit(funcgrad.grad(total(MARKED[name]), (0, 1))).lower(X, Y).as_text().count(mark)
     assert both > forward > 0
+
+
+def under_settings(x: Any, y: Any) -> Any:
+    """Operations in a place, and under a mark, without a primitive that holds them."""
+    with compute_on("device_host"):
+        z = jnp.sin(x * y) + x
+    with set_xla_metadata(mark="here"):
+        return jnp.cos(z) * y
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint, lambda f: lambda x, y: jax.lax.scan(
+    lambda x, y: (f(x, y), None), x, jnp.stack([y, y]))[0]])
+def test_what_is_pulled_back_runs_where_it_ran(wrap: Callable) -> None:
+    f = total(wrap(under_settings))
+    check(f)
+    for mark in ('_xla_compute_type = "host"', 'mark = "here"'):
+        ours, theirs, forward = (jax.jit(g).lower(X, Y).as_text().count(mark)
+                                 for g in (funcgrad.grad(f, (0, 1)), jax.grad(f, (0, 1)), f))
+        assert ours > forward > 0 and theirs > forward
 
 
 def test_what_an_integer_operand_and_an_unused_result_change() -> None:

@@ -93,7 +93,7 @@ def judged_step(node: Node, recording: Recording, cts: Cotangents, settings: Set
     """The rows of one operation, and the cotangents that it gives."""
     mapped = mapped or _is_mapped(node)
     try:
-        with _compat.in_mesh(node.mesh):
+        with _compat.in_setting(node.setting):
             given = list(node_cotangents(node, recording.graph.avals, recording.read, cts))
     except Exception as error:  # a rule can fail in any way
         row = Row(Verdict.WRONG, node_name(node), place, node.line, "cotangents of the operands", "the rule itself",

@@ -151,7 +151,7 @@ def wide_graph(recording: Recording) -> Callable[..., list[Array]]:
                 raise NotWide(f"`{node.primitive}` at {node.line} runs Python code that depends on values")
             args = [wide_operand(v, values) for v in node.operands]
             avals = [v.aval if isinstance(v, Literal) else graph.avals[v] for v in node.operands]
-            with _compat.in_mesh(node.mesh):
+            with _compat.in_setting(node.setting):
                 results = run_wide(node.primitive, dict(node.params), args, avals, steps.get(id(node)))
             values.update(zip(node.outputs, results, strict=True))
         return [wide_operand(v, values) for v in graph.outputs]

@@ -67,7 +67,8 @@ def structure(jaxpr: Any) -> Structure:
         operands = tuple(_atom(atom, numbers) for atom in eqn.invars)
         for variable in eqn.outvars:
             numbers[variable] = len(numbers)
-        equations.append((eqn.primitive, operands, tuple(v.aval for v in eqn.outvars), _params(eqn.params),
+        # `ctx` is what was in force: the mesh, the place, how random bits are made. JAX has one object for each.
+        equations.append((eqn.primitive, operands, tuple(v.aval for v in eqn.outvars), _params(eqn.params), eqn.ctx,
                           _compat.source_line(eqn.source_info), str(eqn.source_info.name_stack)))
     return Structure((
         inner.debug_info.func_name, tuple(v.aval for v in (*inner.constvars, *inner.invars)),

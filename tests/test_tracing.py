@@ -378,6 +378,22 @@ def test_funcgrad_of_a_function_that_calls_jax_grad() -> None:
     np.testing.assert_allclose(jax.jit(funcgrad.grad(penalty))(X), jax.grad(penalty)(X), rtol=1e-5)
 
 
+@pytest.mark.parametrize("place", [lambda f: f, jax.jit, jax.checkpoint])
+def test_a_loop_that_was_traced_under_another_setting_is_another_loop(place) -> None:
+    @place
+    def noisy(x):
+        def step(carry, i):
+            return carry * jax.random.uniform(jax.random.fold_in(jax.random.key(0), i), (3,)), None
+
+        return jnp.sum(jax.lax.scan(step, x, jnp.arange(3))[0])
+
+    for how in (True, False, True):
+        with jax.threefry_partitionable(how):
+            value, gradient = funcgrad.value_and_grad(noisy)(jnp.ones(3))
+            np.testing.assert_allclose(value, noisy(jnp.ones(3)), rtol=1e-6)
+            np.testing.assert_allclose(gradient, jax.grad(noisy)(jnp.ones(3)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("place", [jax.jit, lambda f: f, lambda f: jax.jit(jax.jit(f)), jax.checkpoint,
                                    lambda f: lambda x: jax.lax.cond(x[0] > 1, jnp.sum, f, x)])
 def test_debug_nans_names_the_operation_of_a_backward_pass(place) -> None:

@@ -8,9 +8,8 @@ note. The untraced call is one compiled program too.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax
@@ -32,8 +31,7 @@ _NOTED = (MapClass.CONSTANT, MapClass.LINEAR, MapClass.POINTWISE, MapClass.BILIN
           MapClass.JOINT)
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One operation of a body that depends on a traced argument.
 
     Attributes:
@@ -54,8 +52,7 @@ class Step:
     avals: tuple[Any, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Body:
+class Body(NamedTuple):
     """An inlined program for arguments of given kinds. Places are numbered: the arguments, then the variables.
 
     Attributes:

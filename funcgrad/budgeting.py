@@ -31,7 +31,7 @@ def flops_of_nodes(graph: Graph, repetitions: int) -> Callable[[int], float]:
     return cache(flops)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Search:
     """One search.
 

@@ -32,7 +32,6 @@ one of these words. The default, `EVERYTHING`, is never wrong, but keeps zeros o
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -52,6 +51,7 @@ from funcgrad.registry import (
     unsupported,
 )
 from funcgrad.rule import MapClass, Over, VJPRule, unbroadcast
+from funcgrad.trees import pytree, static
 from funcgrad.zeros import AXES, ELEMENTS, EVERYTHING, MATRICES, MOVES, PRODUCTS
 
 __all__ = ["AXES", "ELEMENTS", "EVERYTHING", "MATRICES", "MOVES", "PRODUCTS", "Function", "MapClass", "Over", "VJPRule",
@@ -59,14 +59,13 @@ __all__ = ["AXES", "ELEMENTS", "EVERYTHING", "MATRICES", "MOVES", "PRODUCTS", "F
            "unbroadcast", "unsupported"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class _Residuals:
     """What the user's `forward` keeps, and the types of the arguments for the check of the cotangents."""
 
     kept: Any
-    tree: Any = dataclasses.field(metadata={"static": True})
-    avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
+    tree: Any = static()
+    avals: tuple[Any, ...] = static()
 
 
 class Function:

@@ -7,9 +7,8 @@ are unknown.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend.core import Literal, Primitive
 from jax.extend.core import primitives as p
@@ -22,8 +21,7 @@ from funcgrad.rule import MapClass, VJPRule
 Flags = Sequence[bool]
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """What should be linear, by its name, and an operation's place in the user's code: for the message."""
 
     function: str

@@ -6,7 +6,6 @@ A pullback is data: its static part is a graph and a plan, its leaves are the re
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from funcgrad.registry import lookup
 from funcgrad.rule import MapClass, VJPRule
 from funcgrad.taps import Functions, taps_in_force
 from funcgrad.tracer import UNKNOWN, GraphTracer
+from funcgrad.trees import pytree, static
 from funcgrad.watching import WATCHER, pulling
 from funcgrad.zeros import strong_zeros, zeros_are_strong
 
@@ -170,8 +170,7 @@ def _check(node: Node, operands: Sequence[Any], graph: Graph, cts: Sequence[Arra
 # ---- pullbacks ----
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class FlatPullback:
     """A graph's pullback on flat lists: ``pullback(cts) -> cotangents of the inputs``, None being zero on both sides.
 
@@ -181,8 +180,8 @@ class FlatPullback:
       residuals: arrays, one for each of ``plan.saved``.
     """
 
-    graph: Graph = dataclasses.field(metadata={"static": True})
-    plan: Plan = dataclasses.field(metadata={"static": True})
+    graph: Graph = static()
+    plan: Plan = static()
     residuals: tuple[Array, ...]
 
     @property
@@ -207,8 +206,7 @@ def recompute(graph: Graph, indices: Iterable[int], values: dict[int, Array]) ->
             values.setdefault(number, result)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # hashes by identity, so that it can be jitted: it holds arrays
+@pytree
 class Pullback:
     """What ``vjp`` gives back: cotangents of the inputs from a cotangent of the output.
 
@@ -217,12 +215,12 @@ class Pullback:
     """
 
     flat: FlatPullback
-    in_tree: Any = dataclasses.field(metadata={"static": True})
-    out_tree: Any = dataclasses.field(metadata={"static": True})
-    in_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
-    out_avals: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
-    strong_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
-    taps: Functions = dataclasses.field(default=(), metadata={"static": True})
+    in_tree: Any = static()
+    out_tree: Any = static()
+    in_avals: tuple[Any, ...] = static()
+    out_avals: tuple[Any, ...] = static()
+    strong_zeros: bool = static(default=False)
+    taps: Functions = static(default=())
 
     def __call__(self, out_ct: Any, *more: Any) -> Any:
         """Apply the transposed Jacobian.

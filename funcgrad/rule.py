@@ -11,7 +11,7 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax import lax
 from jax.extend.core import Primitive
@@ -36,7 +36,7 @@ class MapClass(enum.Enum):
     UNSUPPORTED = "unsupported"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Over:
     """A local partial ``numerator / denominator`` that is applied as ``(ct * numerator) / denominator``.
 
@@ -56,7 +56,7 @@ class Over:
         return lax.div(self.numerator, self.denominator)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Spread:
     """Stands for an operand that is another value with axes of size 1 put in, when the other one's cotangent is wanted.
 
@@ -108,8 +108,7 @@ def unbroadcast(ct: Array, operand: Array) -> Array:
     return lax.expand_dims(lax.reduce_sum(ct, axes), axes)
 
 
-@dataclasses.dataclass(frozen=True)
-class Reads:
+class Reads(NamedTuple):
     """Which values a rule's function reads: the output's, the operands' by position, and all the rest.
 
     The pullback must keep these, or have them computed again.
@@ -124,7 +123,7 @@ class Reads:
         return self.operands[index] if index < len(self.operands) else self.rest
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class VJPRule:
     """One primitive's rule. Immutable.
 

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
 
 Argnums = int | Sequence[int]
+T = TypeVar("T")
+
+
+def static(**options: Any) -> Any:
+    """A field of a `pytree` that belongs to its structure: it must compare and hash. Options of `dataclasses.field`."""
+    return dataclasses.field(metadata={"static": True}, **options)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static, dataclasses.field))
+def pytree(cls: type[T]) -> type[T]:
+    """A frozen dataclass that is a pytree: the leaves are those of its fields, except `static` ones.
+
+    Two of them are never equal, because arrays are not equal or unequal as a whole; their structures are compared.
+    """
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
 
 
 def canonical_argnums(argnums: Argnums) -> int | tuple[int, ...]:

@@ -30,7 +30,7 @@ from funcgrad.zeros import zeros_are_strong
 Array = Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Recording:
     """One run of a function: the structure, and apart from it the values that the run computed.
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from jax._src import ad_util as _ad_util
 from jax._src import callback as _callback
-from jax._src import checkify as _checkify
 from jax._src import core as _core
 from jax._src import custom_batching as _custom_batching
 from jax._src import custom_derivatives as _custom_derivatives
@@ -88,9 +87,9 @@ VALUES_OUT_OF_NOTHING = (
     _shape_poly.dimension_size_p,
 )
 
-#: `jax.debug` and `jax.experimental.checkify`.
+#: What `jax.debug` and symbolic shapes bind.
 EFFECTS = (
-    _debugging.debug_callback_p, _debugging.debug_print_p, _debugging.inspect_sharding_p, _checkify.check_p,
+    _debugging.debug_callback_p, _debugging.debug_print_p, _debugging.inspect_sharding_p,
     _shape_poly.shape_assertion_p,
 )
 
@@ -158,3 +157,9 @@ def tag() -> Any:
     """What `jax.experimental.xla_metadata` binds."""
     from jax._src.xla_metadata import xla_metadata_value_p
     return xla_metadata_value_p
+
+
+def check() -> Any:
+    """What `jax.experimental.checkify` binds."""
+    from jax._src.checkify import check_p
+    return check_p

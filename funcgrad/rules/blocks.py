@@ -15,9 +15,8 @@ sums are small, and under policies that count bytes, the loop stays as it is.
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from jax.extend import source_info_util
@@ -62,8 +61,7 @@ def in_blocks(*operands: Array, jaxpr: Any, num_consts: int, num_carry: int, len
 # ---- which sums ----
 
 
-@dataclasses.dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """A contribution to a sum: a `dot_general`, and linear maps of its result.
 
     Attributes:
@@ -99,8 +97,7 @@ def _run(equation: Any, operands: Sequence[Array], params: dict[str, Any]) -> Ar
         return equation.primitive.bind(*operands, **params)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sums:
+class Sums(NamedTuple):
     """The sums of a loop's body that are made in blocks.
 
     Attributes:

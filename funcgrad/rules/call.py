@@ -21,11 +21,11 @@ from funcgrad.registry import higher_order
 from funcgrad.rules.staging import BodyKind, assemble, spread, stage_backward, stage_forward
 from funcgrad.trace import is_transposed
 from funcgrad.tracer import UNKNOWN
+from funcgrad.trees import pytree, static
 from funcgrad.vjp import record_linear
 from funcgrad.zeros import EVERYTHING, elsewhere, zeros_are_strong
 
 Array = Any
-STATIC = {"static": True}
 
 
 # ---- jit: stays a compiled unit, forward and backward ----
@@ -45,14 +45,13 @@ def jit_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, **params
     return list(results[:count]), JitPullback(staged.graph, staged.plan, Params(params), residuals)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class JitPullback:
     """Pullback of a jitted function: the backward program is a compiled unit too, of the same mesh and options."""
 
-    graph: Graph = dataclasses.field(metadata=STATIC)
-    plan: Plan = dataclasses.field(metadata=STATIC)
-    params: Params = dataclasses.field(metadata=STATIC)
+    graph: Graph = static()
+    plan: Plan = static()
+    params: Params = static()
     residuals: tuple[Array, ...]
 
     @property
@@ -120,14 +119,13 @@ def nothing_saveable(primitive: Any, *avals: Any, **params: Any) -> bool:
     return False
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class RematPullback:
     """Pullback of a `checkpoint`; a fence keeps XLA from merging the second run with the first."""
 
-    graph: Graph = dataclasses.field(metadata=STATIC)
-    plan: Plan = dataclasses.field(metadata=STATIC)
-    fenced: bool = dataclasses.field(metadata=STATIC)
+    graph: Graph = static()
+    plan: Plan = static()
+    fenced: bool = static()
     residuals: tuple[Array, ...]
 
     @property
@@ -206,13 +204,12 @@ def forward_of_jvp(active: tuple[bool, ...], operands: Sequence[Array], jvp: Cal
     return list(map(_compat.canonicalize, outputs)), CustomJVPPullback(active, indices, linear.pullback("everything"))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class CustomJVPPullback:
     """Pullback of the tangent map of a `custom_jvp` function."""
 
-    active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
-    indices: tuple[int, ...] = dataclasses.field(metadata=STATIC)
+    active: tuple[bool, ...] = static()
+    indices: tuple[int, ...] = static()
     tangents: FlatPullback
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
@@ -277,16 +274,15 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class CustomVJPPullback:
     """The user's own pullback."""
 
-    backward: BackwardRule = dataclasses.field(metadata=STATIC)
-    symbolic_zeros: bool = dataclasses.field(metadata=STATIC)
-    active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
-    in_avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
-    out_avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
+    backward: BackwardRule = static()
+    symbolic_zeros: bool = static()
+    active: tuple[bool, ...] = static()
+    in_avals: tuple[Any, ...] = static()
+    out_avals: tuple[Any, ...] = static()
     residuals: tuple[Array, ...]
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:

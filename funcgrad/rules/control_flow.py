@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import primitives as p
@@ -30,10 +30,10 @@ from funcgrad.rules.staging import (
     stage_forward,
     strong,
 )
+from funcgrad.trees import pytree, static
 from funcgrad.zeros import if_any_nan, strong_zeros, zeros_are_strong
 
 Array = Any
-STATIC = {"static": True}
 
 
 # ---- scan ----
@@ -75,8 +75,7 @@ def stage_loop(active: tuple[bool, ...], operands: int, jaxpr: Any, num_consts: 
     return fixed_point(lambda flags: stage_forward(jaxpr, flags, kind), active, num_consts, num_carry)
 
 
-@dataclasses.dataclass(frozen=True)
-class ScanSpec:
+class ScanSpec(NamedTuple):
     """The static part of a loop's pullback; `in_blocks` unless the policy counts bytes."""
 
     graph: Graph
@@ -115,8 +114,7 @@ class ScanSpec:
         return tuple(i for i in range(first, first + count) if self.active[i])
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class ScanPullback:
     """Pullback of a loop: the reversed loop over the stacked residuals.
 
@@ -127,7 +125,7 @@ class ScanPullback:
       stacked: by position in ``plan.saved``, one residual for each iteration.
     """
 
-    spec: ScanSpec = dataclasses.field(metadata=STATIC)
+    spec: ScanSpec = static()
     consts: dict[int, Array]
     constants: dict[int, Array]
     stacked: dict[int, Array]
@@ -149,7 +147,7 @@ class ScanPullback:
 
         Not a loop with collectives: devices find their NaNs apart, and all must run the same ones.
         """
-        again = dataclasses.replace(self, spec=dataclasses.replace(self.spec, in_blocks=False))
+        again = dataclasses.replace(self, spec=self.spec._replace(in_blocks=False))
         with strong_zeros(False):
             operands, params = self._backward_loop(cts)
             results = None if _compat.has_collectives(params["jaxpr"]) else in_blocks(*operands, **params)
@@ -242,8 +240,7 @@ def cond_forward(active: tuple[bool, ...], index: Array, *operands: Array, branc
         tuple(results[count:]))
 
 
-@dataclasses.dataclass(frozen=True)
-class BranchSpec:
+class BranchSpec(NamedTuple):
     """The static part of one branch's pullback; `place` says which shared slot holds each of its residuals."""
 
     graph: Graph
@@ -252,8 +249,7 @@ class BranchSpec:
     place: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class CondSpec:
+class CondSpec(NamedTuple):
     """The static part of a `cond`'s pullback."""
 
     branches: tuple[BranchSpec, ...]
@@ -300,12 +296,11 @@ def run_branch(spec: tuple, *operands: Array) -> list[Array]:
     return [*results[:count], *strong(filled)]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class CondPullback:
     """Pullback of a `cond`: the same choice among the branches' pullbacks."""
 
-    spec: CondSpec = dataclasses.field(metadata=STATIC)
+    spec: CondSpec = static()
     index: Array
     inputs: dict[int, Array]
     outputs: dict[int, Array]

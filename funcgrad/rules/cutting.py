@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax import lax
 
 Array = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """Where a loop is cut: `segments` of `segment` iterations, and the `rest`, which runs last."""
 
     segments: int

@@ -10,12 +10,10 @@ A rule in `funcgrad.extend` comes first, and JAX's own rules of JAX's own primit
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 from jax.extend.core import Primitive
 from jax.interpreters.ad import UndefinedPrimal, Zero, primitive_jvps, primitive_transposes
 
@@ -25,9 +23,9 @@ from funcgrad.pullback import zeros_like_aval
 from funcgrad.registry import adopting
 from funcgrad.rule import MapClass, VJPRule
 from funcgrad.rules.call import forward_of_jvp, is_zero
+from funcgrad.trees import pytree, static
 
 Array = Any
-STATIC = {"static": True}
 
 
 @adopting
@@ -88,16 +86,15 @@ def keep_for_transpose(primitive: Primitive, active: tuple[bool, ...], *operands
     return list(map(zeros_like_aval, out_avals)), pullback
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class TransposePullback:
     """Pullback of a linear primitive: its author's transpose."""
 
-    primitive: Primitive = dataclasses.field(metadata=STATIC)
-    params: Params = dataclasses.field(metadata=STATIC)
-    active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
-    avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
-    out_avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
+    primitive: Primitive = static()
+    params: Params = static()
+    active: tuple[bool, ...] = static()
+    avals: tuple[Any, ...] = static()
+    out_avals: tuple[Any, ...] = static()
     known: tuple[Array, ...]
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:

@@ -20,9 +20,9 @@ from funcgrad.pullback import FlatPullback, zeros_like_aval
 from funcgrad.registry import higher_order
 from funcgrad.rules.call import held_program_forward, is_zero, nothing_saveable, remat_forward
 from funcgrad.rules.staging import BodyKind, assemble, stage_backward, stage_forward
+from funcgrad.trees import pytree, static
 
 Array = Any
-STATIC = {"static": True}
 
 
 def pullback_of_program(active: tuple[bool, ...], operands: Sequence[Array], jaxpr: Any) -> FlatPullback:
@@ -75,8 +75,7 @@ def linear_call_forward(active: tuple[bool, ...], *operands: Array, callee: Any,
         tuple(operands[num_callee_consts:fixed]), tuple(constants), of_rest)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class LinearCallPullback:
     """Pullback of a `linear_call`: a `linear_call` of the transpose, whose transpose is the function again.
 
@@ -89,9 +88,9 @@ class LinearCallPullback:
       of_rest: pullback for what is not linear, if a cotangent flows there.
     """
 
-    callee: Any = dataclasses.field(metadata=STATIC)
-    transposed: Any = dataclasses.field(metadata=STATIC)
-    operands: int = dataclasses.field(metadata=STATIC)
+    callee: Any = static()
+    transposed: Any = static()
+    operands: int = static()
     callee_constants: tuple[Array, ...]
     residuals: tuple[Array, ...]
     constants: tuple[Array, ...]
@@ -101,26 +100,26 @@ class LinearCallPullback:
         full = [zeros_like_aval(aval) if ct is None else ct
                 for ct, aval in zip(cts, self.callee.out_avals, strict=True)]
         fixed = (*self.callee_constants, *self.constants, *self.residuals)
-        static = (self.callee, self.transposed, len(self.callee_constants), len(self.constants))
+        programs = (self.callee, self.transposed, len(self.callee_constants), len(self.constants))
         avals, name = list(map(_compat.typeof, fixed)), self.callee.jaxpr.debug_info.func_name
         tangents = self.callee.in_avals[len(self.callee_constants) + len(self.residuals):]
-        forward = stage_backward(run_callee, static, [*avals, *tangents], name).jaxpr
-        backward = stage_backward(run_transposed, static, [*avals, *map(_compat.typeof, full)], name).jaxpr
+        forward = stage_backward(run_callee, programs, [*avals, *tangents], name).jaxpr
+        backward = stage_backward(run_transposed, programs, [*avals, *map(_compat.typeof, full)], name).jaxpr
         linear = private.linear_call_p.bind(*fixed, *full, callee=backward, transpose_thunk=Thunk(forward),
                                                 num_callee_consts=0, num_res=len(fixed))
         rest = [None] * self.operands if self.of_rest is None else self.of_rest(cts)
         return [*rest[:self.operands - len(linear)], *linear]
 
 
-def run_callee(static: tuple, *args: Array) -> list[Array]:
+def run_callee(programs: tuple, *args: Array) -> list[Array]:
     """The program, from the constants of both, the residuals, and what it is linear in."""
-    callee, _, count, more = static
+    callee, _, count, more = programs
     return evaluate(callee, [*args[:count], *args[count + more:]])
 
 
-def run_transposed(static: tuple, *args: Array) -> list[Array]:
+def run_transposed(programs: tuple, *args: Array) -> list[Array]:
     """Its transpose, from the same and the cotangents."""
-    _, transposed, count, _ = static
+    _, transposed, count, _ = programs
     return evaluate(transposed, args[count:])
 
 
@@ -147,16 +146,15 @@ def hi_primitive_forward(active: tuple[bool, ...], *operands: Array, _prim: Any)
     return _prim.out_tree.flatten_up_to(output), HiPrimitivePullback(_prim, tuple(active), residuals)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class HiPrimitivePullback:
     """The primitive's own pullback. Its rule is written for accumulators of JAX's, to which it hands each cotangent.
 
     It may ask for them by `isinstance`, and pass them on to the pullback of `jax.vjp`, which takes no others.
     """
 
-    primitive: Any = dataclasses.field(metadata=STATIC)
-    active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
+    primitive: Any = static()
+    active: tuple[bool, ...] = static()
     residuals: Any
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:

@@ -7,12 +7,11 @@ are registered later.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import Primitive
@@ -26,14 +25,13 @@ from funcgrad.registry import higher_order, later, linear
 from funcgrad.rules.call import pull_body
 from funcgrad.rules.staging import BodyKind, assemble, spread, stage_backward, stage_forward
 from funcgrad.trace import is_transposed
+from funcgrad.trees import pytree, static
 
 Array = Any
 Aval = Any
-STATIC = {"static": True}
 
 
-@dataclasses.dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A primitive that runs a program.
 
     Attributes:
@@ -66,8 +64,7 @@ def marked_forward(mark: Mark, active: tuple[bool, ...], *operands: Array, jaxpr
         made_in, residuals)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class MarkedPullback:
     """Pullback of a program under a mark: the backward program has the same mark.
 
@@ -78,12 +75,12 @@ class MarkedPullback:
       made_in: memory in which the body makes each output, before it is moved.
     """
 
-    graph: Graph = dataclasses.field(metadata=STATIC)
-    plan: Plan = dataclasses.field(metadata=STATIC)
-    mark: Mark = dataclasses.field(metadata=STATIC)
-    params: Params = dataclasses.field(metadata=STATIC)
-    in_spaces: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
-    made_in: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
+    graph: Graph = static()
+    plan: Plan = static()
+    mark: Mark = static()
+    params: Params = static()
+    in_spaces: tuple[Any, ...] = static()
+    made_in: tuple[Any, ...] = static()
     residuals: tuple[Array, ...]
 
     @property

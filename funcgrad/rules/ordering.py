@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from jax.extend.core import primitives as p
 
 from funcgrad.registry import closed_form, higher_order
 from funcgrad.rules.placement import sharding_of
+from funcgrad.trees import pytree, static
 from funcgrad.zeros import MOVES
 
 Array = Any
@@ -36,14 +36,13 @@ def put_back(ct: Array, indices: Array, axis: int, like: Aval, *, unique: bool) 
     return lax.scatter_add(zeros, positions, ct, numbers, unique_indices=unique, mode=mode)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class SortPullback:
     """The pullback of a sort: for each sorted place, where its element came from."""
 
     permutation: Array
-    dimension: int = dataclasses.field(metadata={"static": True})
-    active: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
+    dimension: int = static()
+    active: tuple[bool, ...] = static()
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         like = jax.typeof(self.permutation)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import jax
 from jax.extend.core import primitives as p
 from jax.extend.core import unmapped_aval
 
@@ -29,9 +28,9 @@ from funcgrad.registry import higher_order
 from funcgrad.rules.control_flow import ScanPullback, scan_forward, stage_loop
 from funcgrad.rules.cutting import Cut, near_divisor
 from funcgrad.rules.staging import StagedForward
+from funcgrad.trees import pytree, static
 
 Array = Any
-STATIC = {"static": True}
 #: Shorter loops are not cut.
 SHORTEST = 4
 
@@ -132,8 +131,7 @@ def _whole(pullback: ScanPullback, operands: Sequence[Array], outputs: Sequence[
     return dataclasses.replace(pullback, stacked=stacked)
 
 
-@dataclasses.dataclass(frozen=True)
-class SegmentsSpec:
+class SegmentsSpec(NamedTuple):
     """The static part of a cut loop's pullback."""
 
     cut: Cut
@@ -141,8 +139,7 @@ class SegmentsSpec:
     num_carry: int
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class SegmentsPullback:
     """Pullback of a loop in segments.
 
@@ -152,7 +149,7 @@ class SegmentsPullback:
       last: of the iterations after the last segment.
     """
 
-    spec: SegmentsSpec = dataclasses.field(metadata=STATIC)
+    spec: SegmentsSpec = static()
     main: ScanPullback
     last: Any
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import lax
 from jax.extend.core import Literal, Primitive
@@ -29,13 +27,12 @@ from funcgrad.registry import higher_order, lookup
 from funcgrad.rules.staging import BodyKind, StagedForward, assemble, spread, stage_backward, stage_forward
 from funcgrad.trace import GraphTrace
 from funcgrad.tracer import UNKNOWN
+from funcgrad.trees import pytree, static
 
 Array = Any
-static = partial(dataclasses.field, metadata={"static": True})
 
 
-@dataclasses.dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Where the body runs: the mesh, its axes that are manual inside, and whether types know what varies."""
 
     mesh: Any
@@ -77,7 +74,7 @@ def shard_map_forward(active: tuple[bool, ...], *operands: Array, jaxpr: Any, me
 
 def _residual_specs(staged: StagedForward, in_specs: list[Any], out_specs: list[Any]) -> tuple[Any, ...]:
     """The spec of each residual: its own if it is an operand or an output, replicated if it is a constant."""
-    everywhere = dataclasses.replace(staged, constants=(PartitionSpec(),) * len(staged.constants))
+    everywhere = staged._replace(constants=(PartitionSpec(),) * len(staged.constants))
     return assemble(everywhere, in_specs, out_specs)
 
 
@@ -91,8 +88,7 @@ def _with_first_dimension(jaxpr: Any, count: int) -> Any:
     return _compat.stage(program, jaxpr.in_avals, jaxpr.jaxpr.debug_info.func_name)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class ShardMapPullback:
     """Pullback of a `shard_map`: the body's pullback on all devices.
 

@@ -10,11 +10,9 @@ For ``A x = b`` with the cotangent ct of x (Giles, "Collected matrix derivative 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from jax import lax
 from jax.extend.core import primitives as p
 
@@ -24,11 +22,11 @@ from funcgrad.graph import Params
 from funcgrad.pullback import sweep, zeros_like_aval
 from funcgrad.registry import higher_order
 from funcgrad.trace import Mode, is_transposed
+from funcgrad.trees import pytree, static
 from funcgrad.vjp import record
 from funcgrad.zeros import EVERYTHING, elsewhere, zeros_are_strong
 
 Array = Any
-STATIC = {"static": True}
 
 
 def linear_solve_forward(active: tuple[bool, ...], *operands: Array, const_lengths: Any,
@@ -53,8 +51,7 @@ def _unknowns(operands: Sequence[Array], num_consts: int) -> int:
     return len(operands) - num_consts
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class LinearSolvePullback:
     """Pullback of a linear solve.
 
@@ -66,11 +63,11 @@ class LinearSolvePullback:
       avals: of the right-hand side and of the solution.
     """
 
-    params: Params = dataclasses.field(metadata=STATIC)
-    moving: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
+    params: Params = static()
+    moving: tuple[bool, ...] = static()
     consts: tuple[Array, ...]
     solution: tuple[Array, ...]
-    avals: tuple[Any, ...] = dataclasses.field(metadata=STATIC)
+    avals: tuple[Any, ...] = static()
 
     def __call__(self, cts: Sequence[Array | None]) -> list[Array | None]:
         given = list(cts[:len(self.avals)])  # what comes after the solution is auxiliary

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from jax import lax
@@ -28,8 +28,7 @@ from funcgrad.vjp import record
 Array = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where each saved value of a body's plan is found, in the order of ``plan.saved``.
 
     Attributes:
@@ -47,8 +46,7 @@ class Layout:
     constants: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class StagedForward:
+class StagedForward(NamedTuple):
     """The forward program of a body with residuals, and the static part of its pullback."""
 
     jaxpr: Any
@@ -63,8 +61,7 @@ class StagedForward:
         return len(self.layout.hidden)
 
 
-@dataclasses.dataclass(frozen=True)
-class BodyKind:
+class BodyKind(NamedTuple):
     """What costs nothing to keep, and how the body is recorded.
 
     Attributes:
@@ -184,8 +181,7 @@ def fixed_point(staged_for: Callable[[tuple[bool, ...]], StagedForward], active:
         active = grown
 
 
-@dataclasses.dataclass(frozen=True)
-class StagedBackward:
+class StagedBackward(NamedTuple):
     """The backward program of a body: residuals and cotangents in, the cotangents of some inputs out.
 
     Attributes:

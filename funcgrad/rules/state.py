@@ -30,9 +30,9 @@ from funcgrad.rules.cells import OPERATIONS, WITHOUT_GRADIENT, Cell
 from funcgrad.rules.staging import BodyKind, assemble, stage_forward
 from funcgrad.trace import GraphTrace
 from funcgrad.tracer import UNKNOWN, GraphTracer
+from funcgrad.trees import pytree, static
 
 Array = Any
-STATIC = {"static": True}
 
 
 class ReferenceTracer(GraphTracer):
@@ -128,15 +128,14 @@ def custom_forward(rule: VJPRule, kinds: dict[int, Any], active: tuple[bool, ...
     return [*outputs, *contents.values()], CustomPullback(tree, mutable_leaves, flags, len(outputs), kept)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class CustomPullback:
     """Pullback of a user's own rule among whose residuals are mutable arrays: it is handed new ones of that content."""
 
-    tree: Any = dataclasses.field(metadata=STATIC)
-    mutable_leaves: tuple[int, ...] = dataclasses.field(metadata=STATIC)
-    out_active: tuple[bool, ...] = dataclasses.field(metadata=STATIC)
-    count: int = dataclasses.field(metadata=STATIC)
+    tree: Any = static()
+    mutable_leaves: tuple[int, ...] = static()
+    out_active: tuple[bool, ...] = static()
+    count: int = static()
     leaves: tuple[Array, ...]
 
     def __call__(self, cts: Sequence[Array | None]) -> Sequence[Array | None]:

@@ -17,7 +17,6 @@ checkpointing", 2009 (unknown trip counts).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -34,7 +33,6 @@ from funcgrad.registry import higher_order
 from funcgrad.rules.call import nothing_saveable
 from funcgrad.rules.staging import BodyKind, Held, fixed_point, stage_backward, stage_forward, strong
 from funcgrad.rules.while_pullback import (
-    STATIC,
     Loop,
     States,
     WhilePullback,
@@ -45,6 +43,7 @@ from funcgrad.rules.while_pullback import (
     split,
     write,
 )
+from funcgrad.trees import pytree, static
 
 Array = Any
 
@@ -106,13 +105,12 @@ def while_forward(active: tuple[bool, ...], *operands: Array, cond_nconsts: int,
     return outputs, WhilePullback(spec, consts, tuple(staged.constants), count, stride, marks, tuple(buffers))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class NoPullback:
     """Pullback of a loop whose results depend on no active operand: the predicate alone read them."""
 
-    operands: int = dataclasses.field(metadata=STATIC)
-    outputs: int = dataclasses.field(metadata=STATIC)
+    operands: int = static()
+    outputs: int = static()
 
     @property
     def out_active(self) -> tuple[bool, ...]:
@@ -146,27 +144,27 @@ def _scalar_predicate(cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int, body_
         return Loop(Held(cond_jaxpr), Held(body_jaxpr), of_cond, tuple(range(cond_nconsts, first)), first)
     cond_avals, avals = ([v.aval for v in jaxpr.jaxpr.invars] for jaxpr in (cond_jaxpr, body_jaxpr))
     carry = avals[body_nconsts:]
-    static = (Held(cond_jaxpr), Held(body_jaxpr), cond_nconsts, body_nconsts)
+    programs = (Held(cond_jaxpr), Held(body_jaxpr), cond_nconsts, body_nconsts)
     name = body_jaxpr.jaxpr.debug_info.func_name
-    cond = stage_backward(any_lane, static, cond_avals, name).jaxpr
-    body = stage_backward(step_lanes, static, cond_avals[:cond_nconsts] + avals + carry, name).jaxpr
+    cond = stage_backward(any_lane, programs, cond_avals, name).jaxpr
+    body = stage_backward(step_lanes, programs, cond_avals[:cond_nconsts] + avals + carry, name).jaxpr
     return Loop(Held(cond), Held(body), of_cond, tuple(range(first + len(carry))), first)
 
 
-def any_lane(static: tuple, *args: Array) -> list[Array]:
+def any_lane(programs: tuple, *args: Array) -> list[Array]:
     """Whether any lane of a batched loop goes on."""
-    cond, *_ = static
+    cond, *_ = programs
     (pred,) = evaluate(cond.jaxpr, args)
     return [lax.reduce_or(pred, tuple(range(pred.ndim)))]
 
 
-def step_lanes(static: tuple, *args: Array) -> list[Array]:
+def step_lanes(programs: tuple, *args: Array) -> list[Array]:
     """One iteration of the lanes that go on; the others stay.
 
     A lane that is done computes, too, and its last state may lie outside the body's domain, where a derivative is
     infinite (0 * inf). So it computes from its first state, which its first iteration had as well.
     """
-    cond, body, cond_nconsts, body_nconsts = static
+    cond, body, cond_nconsts, body_nconsts = programs
     width = len(body.jaxpr.out_avals)
     cond_consts, consts, firsts, xs = split(args, cond_nconsts, body_nconsts, width)
     (pred,) = evaluate(cond.jaxpr, [*cond_consts, *xs])

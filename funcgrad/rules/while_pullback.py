@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
@@ -20,15 +18,14 @@ from funcgrad.pullback import FlatPullback, add_cotangents, sweep, zeros_like_av
 from funcgrad.registry import higher_order
 from funcgrad.rules.staging import Held, Layout, spread, stage_backward, strong
 from funcgrad.trace import is_transposed
+from funcgrad.trees import pytree, static
 from funcgrad.vjp import record_linear
 
 Array = Any
 States = tuple[Array, ...]
-STATIC = {"static": True}
 
 
-@dataclasses.dataclass(frozen=True)
-class Loop:
+class Loop(NamedTuple):
     """A loop with a scalar predicate.
 
     Attributes:
@@ -50,8 +47,7 @@ class Loop:
         return len(self.consts)
 
 
-@dataclasses.dataclass(frozen=True)
-class WhileSpec:
+class WhileSpec(NamedTuple):
     """The static part of a loop's pullback.
 
     Attributes:
@@ -100,8 +96,7 @@ class WhileSpec:
 # ---- backward ----
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class WhilePullback:
     """Pullback of a loop.
 
@@ -115,7 +110,7 @@ class WhilePullback:
       buffers: for each kept carry its checkpoints.
     """
 
-    spec: WhileSpec = dataclasses.field(metadata=STATIC)
+    spec: WhileSpec = static()
     consts: dict[int, Array]
     constants: tuple[Array, ...]
     count: Array
@@ -153,7 +148,7 @@ def run_backward(static: tuple[WhileSpec, tuple[int, ...]], *args: Array) -> lis
     spec, given = static
     (count, stride, marks), buffers, consts, constants, out_cts = split(
         args, 3, len(spec.kept), len(spec.read_consts), len(spec.layout.constants))
-    spec = dataclasses.replace(spec, slots=marks.shape[0])  # as many as the forward run took
+    spec = spec._replace(slots=marks.shape[0])  # as many as the forward run took
     back = Iteration(spec, dict(zip(spec.read_consts, consts, strict=True)), constants)
     inner_stride = lax.max(lax.div(stride, np.int32(spec.slots)), np.int32(1))  # 1 up to slots ** 2 iterations
     by_output = dict(zip(given, out_cts, strict=True))
@@ -177,8 +172,7 @@ def run_backward(static: tuple[WhileSpec, tuple[int, ...]], *args: Array) -> lis
     return [*ct_consts, *ct_carry]
 
 
-@dataclasses.dataclass(frozen=True)
-class Iteration:
+class Iteration(NamedTuple):
     """One iteration again and backward, and what is made of it; `consts` and `constants` as in `WhilePullback`."""
 
     spec: WhileSpec
@@ -275,13 +269,12 @@ def pullback_forward(active: tuple[bool, ...], *args: Array, spec: WhileSpec,
     return outputs, Pushforward(spec, given, count, first, tuple(consts), tuple(constants))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Pushforward:
     """Tangents of a loop's outputs `given` from those of its active consts and carries."""
 
-    spec: WhileSpec = dataclasses.field(metadata=STATIC)
-    given: tuple[int, ...] = dataclasses.field(metadata=STATIC)
+    spec: WhileSpec = static()
+    given: tuple[int, ...] = static()
     count: Array
     first: States
     consts: States

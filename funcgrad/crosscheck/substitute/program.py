@@ -17,15 +17,14 @@ from jax.extend.core import take_current_trace
 from funcgrad import _compat
 from funcgrad.crosscheck.substitute.session import Call
 from funcgrad.evaluation import evaluate
+from funcgrad.trees import pytree, static
 
 Array = Any
-STATIC = {"static": True}
 _NOT_THE_USERS = (os.path.dirname(jax.__file__) + os.sep, os.path.dirname(_compat.__file__) + os.sep,
                   contextlib.__file__, functools.__file__)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Program:
     """The differentiated function, so that it can be run again later, and its arguments.
 
@@ -35,8 +34,8 @@ class Program:
       primals, consts: arrays.
     """
 
-    function: Any = dataclasses.field(metadata=STATIC)
-    out_tree: Any = dataclasses.field(metadata=STATIC)
+    function: Any = static()
+    out_tree: Any = static()
     primals: tuple[Any, ...]
     consts: tuple[Any, ...]
 

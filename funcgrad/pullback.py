@@ -17,6 +17,7 @@ from funcgrad import _compat, errors
 from funcgrad.checks import check_cotangent, check_one_cotangent
 from funcgrad.detours import Around, Detours
 from funcgrad.graph import Graph, Literal, Node, carries_gradient
+from funcgrad.pending import Pending, piece_of
 from funcgrad.planning import Plan
 from funcgrad.policies import given as policy_in_force
 from funcgrad.registry import lookup
@@ -47,14 +48,6 @@ def materialize(ct: Array | None, aval: Any) -> Array:
     if isinstance(aval, _compat.HiType) or isinstance(ct, jax.Array) and _compat.is_weakly_typed(ct) == aval.weak_type:
         return ct
     return p.convert_element_type_p.bind(ct, new_dtype=ct.dtype, weak_type=aval.weak_type, sharding=None)
-
-
-def add_cotangents(first: Array | None, second: Array | None) -> Array | None:
-    """The sum of two contributions, None being zero."""
-    if first is None or second is None:
-        return second if first is None else first
-    aval = _compat.typeof(first)
-    return aval.vspace_add(first, second) if isinstance(aval, _compat.HiType) else p.add_p.bind(first, second)
 
 
 # ---- one node forward, one node backward ----
@@ -114,21 +107,25 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
     if zeros_are_strong() and any(isinstance(ct, GraphTracer) and ct.value is UNKNOWN for ct in cts):
         with strong_zeros(False):  # recorded to be transposed: where cotangents have no values, none is known as zero
             return sweep(graph, read, cts)
-    pending: dict[int, Array] = {}
-    _accumulate(pending, graph.outputs, cts)
+    pending = Pending(graph.avals)
+    pending.add(graph.outputs, cts)
     detours = Detours(graph)
     for index in range(len(graph.nodes) - 1, -1, -1):
         node = graph.nodes[index]
         # a user's cotangent of an output that reaches no input goes nowhere, as the plan assumes
-        node_cts = [pending.pop(v, None) if flag else None
+        node_cts = [pending.take(v) if flag else None
                     for v, flag in zip(node.outputs, node.out_active, strict=True)]
         if not any(node.active) or all(ct is None for ct in node_cts):
+            continue
+        piece = piece_of(node, index, graph.avals, node_cts[0])
+        if piece is not None:
+            pending.place(piece)
             continue
         with _compat.in_setting(node.setting), pulling(node, index):
             operands, contributions = _step(node, read, node_cts, detours)
             _check(node, operands, graph, contributions)
-            _accumulate(pending, operands, contributions, node.active)
-    return [pending.get(v) if flag else None for v, flag in zip(graph.inputs, graph.active, strict=True)]
+            pending.add(operands, contributions, node.active)
+    return [pending.take(v) if flag else None for v, flag in zip(graph.inputs, graph.active, strict=True)]
 
 
 def _step(node: Node, read: Read, cts: Sequence[Array | None],
@@ -140,13 +137,6 @@ def _step(node: Node, read: Read, cts: Sequence[Array | None],
     around = detours.around(node)
     contributions = node_cotangents(node, detours.graph.avals, read, cts, around)
     return [around[i][1] if i in around else v for i, v in enumerate(node.operands)], contributions
-
-
-def _accumulate(pending: dict[int, Array], values: Iterable[Any], cts: Iterable[Array | None],
-                active: Sequence[bool] | None = None) -> None:
-    for position, (value, ct) in enumerate(zip(values, cts, strict=True)):
-        if ct is not None and isinstance(value, int) and (active is None or active[position]):
-            pending[value] = add_cotangents(pending.get(value), ct)
 
 
 def _check(node: Node, operands: Sequence[Any], graph: Graph, cts: Sequence[Array | None]) -> None:

@@ -19,7 +19,7 @@ FLOORS = {
     "_compat": 0, "watching": 0, "errors": 0, "trees": 0, "checks": 0, "zeros": 0,
     "rule": 1, "registry": 1,
     "graph": 2, "interning": 2, "policies": 2,
-    "planning": 3, "cut": 3, "cost": 3, "budgeting": 3, "detours": 3, "taps": 3, "tracer": 3,
+    "planning": 3, "cut": 3, "cost": 3, "budgeting": 3, "detours": 3, "pending": 3, "taps": 3, "tracer": 3,
     "pullback": 4, "bodies": 4, "evaluation": 4, "linearity": 4,
     "trace": 5,
     "vjp": 6, "tapping": 7,

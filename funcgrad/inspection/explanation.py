@@ -22,8 +22,9 @@ from funcgrad.inspection.replay import record_inside
 from funcgrad.inspection.steps import Edge, Pull, Run, Step
 from funcgrad.inspection.table import html, plain_text, print_run, rich_text
 from funcgrad.inspection.values import Summary, summarize
+from funcgrad.pending import add_cotangents
 from funcgrad.planning import node_reads
-from funcgrad.pullback import add_cotangents, node_cotangents
+from funcgrad.pullback import node_cotangents
 from funcgrad.registry import lookup
 from funcgrad.rule import MapClass, Over
 from funcgrad.vjp import Recording, record, record_call

@@ -17,8 +17,9 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.graph import Graph, Node, carries_gradient
+from funcgrad.pending import add_cotangents
 from funcgrad.planning import node_reads
-from funcgrad.pullback import FlatPullback, add_cotangents, node_cotangents, recompute
+from funcgrad.pullback import FlatPullback, node_cotangents, recompute
 from funcgrad.registry import lookup
 from funcgrad.rule import MapClass
 from funcgrad.tracer import UNKNOWN

@@ -14,9 +14,10 @@ from jax.extend.core import primitives as p
 
 from funcgrad import _compat
 from funcgrad.graph import Graph
+from funcgrad.pending import add_cotangents
 from funcgrad.planning import Plan
 from funcgrad.policies import Budget, Segments, in_force
-from funcgrad.pullback import FlatPullback, add_cotangents, recompute, zeros_like_aval
+from funcgrad.pullback import FlatPullback, recompute, zeros_like_aval
 from funcgrad.registry import higher_order
 from funcgrad.rules.blocks import in_blocks
 from funcgrad.rules.staging import (

@@ -22,8 +22,8 @@ from jax.extend.core import unmapped_aval
 
 from funcgrad import _compat
 from funcgrad.cost import value_bytes
+from funcgrad.pending import add_cotangents
 from funcgrad.policies import Budget, Segments, given, in_force
-from funcgrad.pullback import add_cotangents
 from funcgrad.registry import higher_order
 from funcgrad.rules.control_flow import ScanPullback, scan_forward, stage_loop
 from funcgrad.rules.cutting import Cut, near_divisor

@@ -13,8 +13,9 @@ from jax.extend.core import primitives as p
 from funcgrad import _compat
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Graph
+from funcgrad.pending import add_cotangents
 from funcgrad.planning import Plan
-from funcgrad.pullback import FlatPullback, add_cotangents, sweep, zeros_like_aval
+from funcgrad.pullback import FlatPullback, sweep, zeros_like_aval
 from funcgrad.registry import higher_order
 from funcgrad.rules.staging import Held, Layout, spread, stage_backward, strong
 from funcgrad.trace import is_transposed

@@ -26,7 +26,8 @@ from funcgrad.crosscheck.recording import record_program
 from funcgrad.crosscheck.report import Row, Verdict
 from funcgrad.evaluation import evaluate
 from funcgrad.graph import Literal, Node, carries_gradient
-from funcgrad.pullback import add_cotangents, node_cotangents
+from funcgrad.pending import add_cotangents
+from funcgrad.pullback import node_cotangents
 from funcgrad.tracer import UNKNOWN
 from funcgrad.vjp import Recording
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from funcgrad import cost
 from funcgrad.budgeting import LEAST_PRICE, Search, flops_of_nodes
 from funcgrad.cut import cheapest_set, kept_and_repeated
+from funcgrad.detours import Detours
 from funcgrad.graph import Graph, Node
 from funcgrad.policies import Budget, Policy, Segments, checked, in_force, says_save
 from funcgrad.registry import lookup
@@ -69,6 +70,14 @@ def backward_nodes(graph: Graph) -> list[int]:
     return visited[::-1]
 
 
+def backward_reads(graph: Graph) -> dict[int, tuple[int, ...]]:
+    """By the index of each node that the backward sweep visits, the numbers of the values that it reads there."""
+    softmaxes = Detours(graph).softmaxes
+    passed = {index for softmax in softmaxes.values() for index in softmax.inside}
+    return {index: graph.nodes[index].outputs if index in softmaxes else node_reads(graph.nodes[index])
+            for index in backward_nodes(graph) if index not in passed}
+
+
 def make_plan(graph: Graph, policy: Policy = "auto", free: Iterable[int] = (), repetitions: int = 1) -> Plan:
     """Decide which values to save.
 
@@ -82,7 +91,7 @@ def make_plan(graph: Graph, policy: Policy = "auto", free: Iterable[int] = (), r
       ValueError: for an unknown policy.
     """
     policy = checked(policy)
-    needed = {v for index in backward_nodes(graph) for v in node_reads(graph.nodes[index])}
+    needed = {v for read in backward_reads(graph).values() for v in read}
     if policy == "everything":
         return Plan(tuple(sorted(needed)), (), in_force())
     return _completed(graph, needed, _saved(graph, needed, frozenset(free), policy, repetitions))

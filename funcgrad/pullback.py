@@ -122,15 +122,18 @@ def sweep(graph: Graph, read: Read, cts: Sequence[Array | None]) -> list[Array |
             pending.place(piece)
             continue
         with _compat.in_setting(node.setting), pulling(node, index):
-            operands, contributions = _step(node, read, node_cts, detours)
+            operands, contributions = _step(node, index, read, node_cts, detours)
             _check(node, operands, graph, contributions)
             pending.add(operands, contributions, node.active)
     return [pending.take(v) if flag else None for v, flag in zip(graph.inputs, graph.active, strict=True)]
 
 
-def _step(node: Node, read: Read, cts: Sequence[Array | None],
+def _step(node: Node, index: int, read: Read, cts: Sequence[Array | None],
           detours: Detours) -> tuple[Sequence[Any], Sequence[Array | None]]:
     """What gets a cotangent when a node is pulled, by the shortest way, and the cotangents."""
+    softmax = detours.softmaxes.get(index)
+    if softmax is not None:
+        return [softmax.operand, None], [softmax.cotangent(cts[0], read(node.outputs[0])), None]
     past = detours.past_sum(node, cts[0]) if len(node.operands) == 1 else None
     if past is not None:
         return [past[1]], [past[0]]

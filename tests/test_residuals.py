@@ -26,7 +26,7 @@ def looped(w, xs):
 
     last, sums = lax.scan(body, xs[0], xs)
     scores = jnp.exp(last @ w)
-    return jnp.sum(scores / jnp.sum(scores)) + jnp.sum(sums)
+    return jnp.sum(scores / (1 + jnp.sum(scores))) + jnp.sum(sums)
 
 
 ARGS = (jnp.eye(16) * 0.3, jnp.ones((100, 4, 16)))

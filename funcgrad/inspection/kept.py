@@ -16,7 +16,7 @@ from funcgrad.cost import node_flops, value_bytes
 from funcgrad.graph import Graph, Node, carries_gradient
 from funcgrad.inspection.naming import argument_names, operation_name, value_names
 from funcgrad.inspection.residual_table import Residual, Residuals
-from funcgrad.planning import Plan, backward_nodes, node_reads
+from funcgrad.planning import Plan, backward_reads
 from funcgrad.policies import Policy
 from funcgrad.vjp import Recording, record_call, vjp
 
@@ -120,10 +120,9 @@ def _row(graph: Graph, value: int, name: str, readers: Sequence[str], place: str
 def _readers(graph: Graph, plan: Plan) -> dict[int, tuple[str, ...]]:
     """For each value, which backward steps read it, and which operations that run again."""
     found: dict[int, dict[str, None]] = {}
-    for index in backward_nodes(graph):
-        node = graph.nodes[index]
-        for value in node_reads(node):
-            found.setdefault(value, {})[f"pullback of {_what(node)}"] = None
+    for index, read in backward_reads(graph).items():
+        for value in read:
+            found.setdefault(value, {})[f"pullback of {_what(graph.nodes[index])}"] = None
     for index in plan.recomputed:
         node = graph.nodes[index]
         for operand in node.operands:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from funcgrad import _compat
+from funcgrad.detours import Detours, Softmax
 from funcgrad.graph import Graph, Node, carries_gradient
 from funcgrad.pending import add_cotangents
 from funcgrad.planning import node_reads
@@ -209,6 +210,7 @@ def backward_origins(program: Program, values: dict[int, Origin], seeds: Sequenc
       passing: whether what was given and is not finite goes through to the value.
     """
     graph, cts, origins = program.graph, dict[int, Array](), dict[int, Origin]()
+    softmaxes = Detours(graph).softmaxes
     for position, (value, ct) in enumerate(zip(graph.outputs, seeds, strict=True)):
         if isinstance(value, int) and ct is not None:
             cts[value] = add_cotangents(cts.get(value), ct)
@@ -220,8 +222,8 @@ def backward_origins(program: Program, values: dict[int, Origin], seeds: Sequenc
         if not any(node.active) or all(ct is None for ct in node_cts):
             continue
         with _compat.in_setting(node.setting):
-            contributions = node_cotangents(node, graph.avals, program.read, node_cts)
-        for position, (value, ct, flag) in enumerate(zip(node.operands, contributions, node.active, strict=True)):
+            operands, contributions = _step(program, softmaxes.get(index), node, node_cts)
+        for position, (value, ct, flag) in enumerate(zip(operands, contributions, node.active, strict=True)):
             if ct is None or not flag or not isinstance(value, int):
                 continue
             own = Origin(True, len(graph.nodes) - index, index, position)
@@ -232,6 +234,14 @@ def backward_origins(program: Program, values: dict[int, Origin], seeds: Sequenc
             elif value not in origins and bad(cts[value]).any():  # the sum overflows
                 origins[value] = own
     return cts, origins
+
+
+def _step(program: Program, softmax: Softmax | None, node: Node,
+          cts: Sequence[Array | None]) -> tuple[Sequence[Any], Sequence[Array | None]]:
+    """What gets a cotangent when a node is pulled, and the cotangents: node by node, where the values are known."""
+    if softmax is None or program.values[softmax.exponential] is not None:
+        return node.operands, node_cotangents(node, program.graph.avals, program.read, cts)
+    return (softmax.operand, None), (softmax.cotangent(cts[0], program.read(node.outputs[0])), None)
 
 
 def _cotangent_origin(program: Program, node: Node, ct: Array, values: dict[int, Origin], cts: dict[int, Origin],

@@ -60,10 +60,11 @@ def contraction_flops(jaxpr: Any) -> float:
 
 
 def compiled_figures(compiled: Any) -> Figures:
-    """Temporary bytes and FLOPs as XLA counts them (the body of a loop counts once)."""
+    """Temporary bytes, FLOPs as XLA counts them (the body of a loop counts once), and instructions when it is done."""
     cost = compiled.cost_analysis() or {}
     memory = compiled.memory_analysis()
-    return {"temp_bytes": getattr(memory, "temp_size_in_bytes", None), "xla_flops": cost.get("flops")}
+    return {"temp_bytes": getattr(memory, "temp_size_in_bytes", None), "xla_flops": cost.get("flops"),
+            "hlo_optimised": compiled.as_text().count(" = ")}
 
 
 @contextlib.contextmanager

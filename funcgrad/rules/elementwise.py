@@ -280,7 +280,7 @@ def unit(x: Array) -> tuple[Array, Array, Array]:
 def abs_vjp(ct: Array, _out: Aval, x: Array) -> Array:
     """``ct`` where x >= 0, ``-ct`` elsewhere (1 at 0, as in JAX); complex: ``ct conj(x) / |x|``, 0 at 0."""
     if not is_complex(x):
-        return lax.select(lax.ge(x, lax.full_like(x, 0)), ct, lax.neg(ct))
+        return lax.select(lax.ge(x, const(0, x)), ct, lax.neg(ct))
     real, imag, _ = unit(x)
     return lax.complex(lax.mul(ct, real), lax.neg(lax.mul(ct, imag)))
 

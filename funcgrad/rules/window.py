@@ -107,8 +107,9 @@ def _scatter_in_tiles(ct: Array, operand: Array, select_prim: Any, sizes: Sequen
     best, chosen = values[0], lax.full(ct.shape, 0, np.int32)
     for k in range(1, size):
         kept = select_prim.bind(best, values[k])
-        best = lax.select(kept, best, values[k])
         chosen = lax.select(kept, chosen, lax.full(ct.shape, k, np.int32))
+        if k < size - 1:
+            best = lax.select(kept, best, values[k])
     tiles = _interleaved(ct.shape, sizes)
     along, within = range(0, len(tiles), 2), range(1, len(tiles), 2)
     places = np.arange(size, dtype=np.int32).reshape(sizes)

@@ -124,8 +124,6 @@ def _programs(results: Results) -> list[Outcome]:
         Outcome("trace + lower, geometric mean of the jitted workloads", 0.50,
                 _over_jitted(results, "trace+lower", geometric_mean)),
         Outcome("HLO instructions, worst jitted workload", 1.0, _over_jitted(results, "hlo", max)),
-        Outcome("HLO instructions when XLA is done, worst jitted workload", 1.0,
-                _over_jitted(results, "hlo_optimised", max)),
         Outcome("compile time, unrolled transformer", 0.45, _one(results, "transformer-unrolled", "compile")),
         Outcome("planning / recording, chain of 10,000", 0.10, _planning(results)),
     ]

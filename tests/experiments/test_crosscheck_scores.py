@@ -58,7 +58,7 @@ def test_right_programs_raise_no_alarm() -> None:
     assert not found.alarms, found.alarms
 
 
-@pytest.mark.parametrize("primitive", ["sign", "scatter-max"])
+@pytest.mark.parametrize("primitive", ["sign", pytest.param("scatter-max", marks=pytest.mark.slow)])
 def test_faults_of_order_two_that_had_escaped_are_caught(primitive: str) -> None:
     """JAX is wrong at order one of the first; a tie that holds was taken for a rounding of the second."""
     (mutant,) = (m for m in mutants() if (m.primitive, m.kind) == (primitive, "second order"))

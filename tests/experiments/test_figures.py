@@ -46,15 +46,15 @@ class Bounds:
 
 
 BOUNDS = (
-    Bounds("two-layer", temp_bytes=TALL_PRODUCT, equations=0.85),
-    Bounds("lstm", temp_bytes=0.53, equations=0.95, dots_by_hand=True),
+    Bounds("two-layer", temp_bytes=TALL_PRODUCT, equations=0.80),
+    Bounds("lstm", temp_bytes=0.53, equations=0.93, dots_by_hand=True),
     Bounds("rk4", temp_bytes=0.66, equations=1.0, dots_by_hand=True),
-    Bounds("transformer-scanned", temp_bytes=0.5, equations=1.07, dots_by_hand=True),
-    Bounds("transformer-unrolled", equations=0.85),
-    Bounds("diffusion", equations=0.95),
-    Bounds("attention", temp_bytes=1.0, equations=0.85),
-    Bounds("hvp", temp_bytes=TALL_PRODUCT, equations=0.85),
-    Bounds("per-example", temp_bytes=1.0, equations=0.85),
+    Bounds("transformer-scanned", temp_bytes=0.42, equations=1.02, dots_by_hand=True),
+    Bounds("transformer-unrolled", temp_bytes=1.0, equations=0.82),
+    Bounds("diffusion", equations=0.93),
+    Bounds("attention", temp_bytes=0.70, equations=0.70),
+    Bounds("hvp", temp_bytes=TALL_PRODUCT, equations=0.80),
+    Bounds("per-example", temp_bytes=1.0, equations=0.80),
 )
 
 
@@ -120,7 +120,7 @@ def test_no_checkpoint_placed_by_hand_beats_every_policy(name: str, budget_share
                        contraction_flops(traced.jaxpr.jaxpr))
     for by_hand in POLICIES:
         if name == "transformer-scanned" and by_hand == "checkpoint: dots no batch":
-            continue  # misses by a few percent at these sizes: docs/performance.md
+            continue  # met at the full sizes (docs/performance.md), missed by a few percent at these
         assert any(found[ours][0] <= found[by_hand][0] + SCALARS and found[ours][1] <= found[by_hand][1]
                    for ours in (OURS, MINIMAL, BUDGET)), f"{by_hand}: {found}"
     if budget_share is not None:

@@ -138,8 +138,8 @@ def test_two_layer_classifier_is_its_formula_and_agrees_with_the_tape():
             np.testing.assert_allclose(gradient[name][leaf], want[name][leaf], rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("policy, causal", [
-    pytest.param(None, False, marks=pytest.mark.slow), ("dots_saveable", True)])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy, causal", [(None, False), ("dots_saveable", True)])
 def test_scanned_and_unrolled_transformer_are_the_same_network(policy, causal):
     options = {**SMALL, "causal": causal, "remat_policy": policy and getattr(jax.checkpoint_policies, policy)}
     loss, stacked, batch = scanned_transformer(**options)
@@ -168,6 +168,7 @@ def test_causal_attention_does_not_look_ahead(causal):
     assert np.allclose(first_output(x), first_output(later_inputs_moved), atol=1e-7) == causal
 
 
+@pytest.mark.slow
 def test_checkpoint_policies_save_memory_under_scan():
     sizes = {}
     for policy in (None, jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.nothing_saveable):
